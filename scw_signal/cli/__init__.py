@@ -1,0 +1,1 @@
+"""The commands: one composition root each, argv in and exit status out."""
