@@ -1,0 +1,119 @@
+"""The metadata document: parsed from JSON, and laid flat under text keys.
+
+What is known of the service's own text form, which these keys follow: KEY is
+the path joined by `_` in upper case; a list is its length, then KEY_0 and on;
+a dict is the names of its keys, then KEY_NAME; booleans are True and False.
+The shapes drift with the years (`public_ip` has been a string, an object and
+null), so nothing here expects any key to be there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TypeAlias
+
+from .errors import NonsenseError
+from .flat import canonical
+
+Node: TypeAlias = "bool | int | float | str | list[Node] | dict[str, Node] | None"
+
+# A real document has a few hundred values, four deep. The bounds keep a hostile
+# one from costing more memory than its own 4 MiB several times over.
+MAX_NODES = 50_000
+MAX_DEPTH = 64
+
+
+def parse(body: bytes) -> dict[str, Node]:
+    """Parse a metadata document.
+
+    Raises NonsenseError for anything but one JSON object within the bounds:
+    broken JSON, invalid UTF-8, NaN or a number out of range, more than
+    MAX_NODES values, nesting deeper than MAX_DEPTH.
+    """
+    # Before the parser builds anything: at least one of these per value.
+    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_NODES:
+        raise NonsenseError(f"the document has more than {MAX_NODES} values")
+    try:
+        document = json.loads(
+            body.decode("utf-8-sig"), parse_constant=_number, parse_float=_number
+        )
+    except UnicodeDecodeError:
+        raise NonsenseError("the document is not UTF-8") from None
+    except RecursionError:
+        raise NonsenseError("the document is nested too deep") from None
+    except ValueError:
+        raise NonsenseError(f"the document is not JSON{_looks_like(body)}") from None
+    if not isinstance(document, dict):
+        raise NonsenseError("the document is JSON, but not an object")
+    if _depth(document) > MAX_DEPTH:
+        raise NonsenseError("the document is nested too deep")
+    return document
+
+
+def walk(document: dict[str, Node]) -> dict[str, Node]:
+    """Return every value of the document, containers too, by its flat key.
+
+    In the document's order. Where two paths make the same key, the first has it.
+    """
+    found: dict[str, Node] = {}
+
+    def visit(prefix: str, node: Node) -> None:
+        if prefix:
+            found.setdefault(prefix[:-1], node)
+        if isinstance(node, dict):
+            for key, child in node.items():
+                if prefix or key:
+                    visit(f"{prefix}{canonical(_clean(key))}_", child)
+        elif isinstance(node, list):
+            for index, child in enumerate(node):
+                visit(f"{prefix}{index}_", child)
+
+    visit("", document)
+    return found
+
+
+def flatten(document: dict[str, Node]) -> list[tuple[str, str | None]]:
+    """Return the document as (key, text) pairs; the text is None for null."""
+    return [(key, _scalar(node)) for key, node in walk(document).items()]
+
+
+def _scalar(node: Node) -> str | None:
+    if node is None:
+        return None
+    if isinstance(node, list):
+        return str(len(node))
+    if isinstance(node, dict):
+        return " ".join(canonical(_clean(key)) for key in node)
+    return _clean(node) if isinstance(node, str) else str(node)
+
+
+def _clean(value: str) -> str:
+    """Replace lone surrogates, which JSON can spell and UTF-8 can not."""
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _number(literal: str) -> float:
+    """Parse a JSON float; NaN, Infinity and 1e999 are no JSON numbers."""
+    number = float(literal)
+    if not math.isfinite(number):
+        raise ValueError(literal)
+    return number
+
+
+def _depth(node: Node) -> int:
+    """Return how deep the containers are nested, level by level."""
+    depth, level = 0, [node]
+    while level:
+        depth += 1
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, (dict, list))
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+    return depth
+
+
+def _looks_like(body: bytes) -> str:
+    return " but HTML" if body.lstrip()[:1] == b"<" else ""

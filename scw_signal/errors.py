@@ -1,0 +1,63 @@
+"""The project's errors: one root, and leaves that say what to do.
+
+Whatever a library or the kernel raises is translated into one of these at the
+edge where it happened (`transport`, `network`, `store`); the rest of the code
+knows no other errors. The text of each is one line, fit to be shown.
+"""
+
+
+class ScwSignalError(Exception):
+    """The root: something went wrong, and the text says what."""
+
+
+class UsageError(ScwSignalError):
+    """The command line or the environment asked for something impossible."""
+
+
+class NoSuchKeyError(ScwSignalError):
+    """The document has no such key."""
+
+
+class RefusedError(ScwSignalError):
+    """The service answered, and the answer is no: a 3xx or a lasting 4xx.
+
+    Trying again soon will not help. The agent still does, at its slowest pace,
+    for the answer may be the service's own mistake; a person is told at once.
+    """
+
+
+class TryAgainError(ScwSignalError):
+    """A try failed, and the next one may not."""
+
+    def __init__(self, message: str, *, after: float = 0.0) -> None:
+        """Take the message, and the seconds that the service asked us to wait."""
+        super().__init__(message)
+        self.after = after
+
+
+class UnreachableError(TryAgainError):
+    """No connection came about at any address of the service."""
+
+
+class BrokenOffError(TryAgainError):
+    """A connection came about, and ended or fell silent before a whole reply."""
+
+
+class UnavailableError(TryAgainError):
+    """The service answered that it can not answer now: 404, 408, 425, 429, 5xx."""
+
+
+class OtherStateError(TryAgainError):
+    """The service acknowledged another state than the one that was sent."""
+
+
+class NonsenseError(TryAgainError):
+    """The reply is not what was asked for, as an HTML page where JSON was due."""
+
+
+class GaveUpError(ScwSignalError):
+    """The time for trying has passed; the text says what the last try failed with."""
+
+
+class StoreError(ScwSignalError):
+    """A file in the run directory could not be written."""

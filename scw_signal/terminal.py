@@ -1,0 +1,29 @@
+"""Making text from elsewhere safe to show.
+
+Metadata, replies and arguments can hold anything. A terminal obeys control
+characters, and bidirectional overrides make text read as what it is not.
+"""
+
+from __future__ import annotations
+
+
+def printable(value: str, most: int = 200) -> str:
+    """Return `value` on one line, of at most `most` characters, with no controls."""
+    if len(value) > most:
+        value = value[: most - 3] + "..."
+    return value if value.isprintable() else "".join(map(_shown, value))
+
+
+def lines(value: str) -> str:
+    """Return `value` with its newlines and tabs kept and other controls escaped."""
+    if value.isascii() and value.isprintable():
+        return value
+    return "".join(char if char in "\n\t" else _shown(char) for char in value)
+
+
+def _shown(char: str) -> str:
+    # isprintable() is False for the categories Cc, Cf (bidi overrides), Cs, Co,
+    # Cn, Zl, Zp, and for separators but the space.
+    if char.isprintable():
+        return char
+    return char.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,249 @@
+"""What goes over the wire: the requests we send and how a reply is judged.
+
+Pure: no socket, no clock, no file. The facts about the service were seen in a
+packet capture of 2018 and in the vendor's own clients; that a reply may since
+have changed is why three outcomes exist for a signal, not two:
+
+    2xx that echoes the state   acknowledged
+    2xx that names another      failed, tried again
+    2xx with anything else      sent, but unconfirmed
+
+Strategy: never take silence for success nor strangeness for failure. An agent
+that insists on the echo of 2018 would retry for ever on the day it changes.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from . import __version__
+from .errors import (
+    NonsenseError,
+    OtherStateError,
+    RefusedError,
+    UnavailableError,
+    UsageError,
+)
+from .terminal import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ADDRESSES = ("169.254.42.42", "fd00:42::42")  # in the order of preference
+PORT = 80
+STATE_LENGTH = 128  # characters; the platform's own limit is likely this
+# Four times a state with every character quoted apart: shlex is not linear.
+LONGEST_QUOTED = 2048
+ACKNOWLEDGEMENT_LIMIT = 64 * 1024  # bytes read of a reply to the signal
+DOCUMENT_LIMIT = 4 * 1024 * 1024  # bytes read of a metadata document
+
+# Client errors that pass: an endpoint that is not there yet (early in a boot),
+# a timeout, too early (RFC 8470), too many requests (RFC 6585).
+TRANSIENT = frozenset({404, 408, 425, 429})
+_SUCCESS = range(200, 300)
+_REFUSAL = range(300, 500)  # redirects as well: nobody here follows them
+
+
+class Endpoint(NamedTuple):
+    """One address of the service: a host, without brackets, and a TCP port."""
+
+    host: str
+    port: int = PORT
+
+    @property
+    def url(self) -> str:
+        """The address as a URL, with the port where it is not 80."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}" + (f":{self.port}" if self.port != PORT else "")
+
+
+class Request(NamedTuple):
+    """One request: the method, the path with its query, and the body."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes | None
+    limit: int  # bytes of the reply's body worth reading
+
+
+class Reply(NamedTuple):
+    """One reply: the status, the headers, and the body as far as it was read."""
+
+    status: int
+    headers: Mapping[str, str]  # looked up in any case
+    body: bytes
+    truncated: bool = False  # the body went on beyond the limit
+
+
+_HEADERS = {"User-Agent": f"scw-signal/{__version__}", "Accept": "*/*"}
+
+
+def endpoint(url: str) -> Endpoint:
+    """Parse the URL of a metadata service: `http://HOST[:PORT]`, and no more.
+
+    Raises UsageError.
+    """
+    try:
+        parts = urlsplit(url if url.isascii() and url.isprintable() else "")
+        host, port = parts.hostname, parts.port
+    except ValueError:  # a port out of range, an address in broken brackets
+        host = port = None
+    else:
+        if (
+            parts.scheme != "http"
+            or parts.path not in {"", "/"}
+            or any(mark in url for mark in "?#@ \\")
+        ):
+            host = None
+    if not host or port == 0:
+        raise UsageError(
+            f"not the URL of a service: {printable(url, 80)!r};"
+            " write http://ADDRESS or http://ADDRESS:PORT"
+        )
+    return Endpoint(host, PORT if port is None else port)
+
+
+def endpoints(urls: list[str], environment: Mapping[str, str]) -> list[Endpoint]:
+    """Return where to look for the service, in order.
+
+    `urls` from the command line replace everything else; then come the
+    vendor's METADATA_IP and METADATA_PORT; then the two known addresses.
+    Raises UsageError.
+    """
+    if urls:
+        return [endpoint(url) for url in urls]
+    address = environment.get("METADATA_IP", "").strip("[]")
+    port = environment.get("METADATA_PORT", "")
+    try:
+        return [
+            endpoint(f"http://[{host}]{port and ':' + port}")
+            if ":" in host
+            else endpoint(f"http://{host}{port and ':' + port}")
+            for host in ([address] if address else ADDRESSES)
+        ]
+    except UsageError:
+        raise UsageError(
+            "METADATA_IP and METADATA_PORT do not make an address:"
+            f" {printable(address, 40)!r}, {printable(port, 40)!r}"
+        ) from None
+
+
+def valid_state(state: str) -> str:
+    """Return `state` if it can be signalled: 1 to 128 printable characters.
+
+    Raises UsageError.
+    """
+    if not state:
+        raise UsageError("the state is empty; say what to signal, as in: booted")
+    if len(state) > STATE_LENGTH:
+        raise UsageError(
+            f"the state has {len(state)} characters; {STATE_LENGTH} are allowed"
+        )
+    if not state.isprintable():
+        raise UsageError(
+            f"the state has characters that can not be printed: {printable(state)!r}"
+        )
+    return state
+
+
+def state_request(state: str) -> Request:
+    """Return the signal: PATCH /state, as the capture has it."""
+    body = json.dumps({"state_detail": state}).encode()
+    headers = {**_HEADERS, "Content-Type": "application/json"}
+    return Request("PATCH", "/state", headers, body, ACKNOWLEDGEMENT_LIMIT)
+
+
+def document_request() -> Request:
+    """Return the question for the metadata document in its JSON form."""
+    return Request("GET", "/conf?format=json", _HEADERS, None, DOCUMENT_LIMIT)
+
+
+def judge_acknowledgement(reply: Reply, state: str) -> bool:
+    """Tell whether a reply confirms that `state` was taken; False is unconfirmed.
+
+    Raises OtherStateError, UnavailableError or RefusedError.
+    """
+    _judge_status(reply)
+    echoed = acknowledged_state(reply.body)
+    if echoed is None:
+        return False
+    if echoed != state:
+        raise OtherStateError(
+            f"the service acknowledged {printable(echoed, 40)!r}, not {state!r}"
+        )
+    return True
+
+
+def judge_document(reply: Reply) -> bytes:
+    """Return the body of a reply that is a whole document, not parsed yet.
+
+    Raises UnavailableError, RefusedError or NonsenseError.
+    """
+    _judge_status(reply)
+    if reply.truncated:
+        raise NonsenseError(f"the document is larger than {DOCUMENT_LIMIT} bytes")
+    return reply.body
+
+
+def acknowledged_state(body: bytes) -> str | None:
+    """Read the state that an acknowledgement names, or None if it names none.
+
+    Two forms are understood: the line `STATE_DETAIL=value`, shell-quoted, and
+    a JSON object with `state_detail`.
+    """
+    text = body.decode("utf-8", "replace").strip()
+    if text.startswith("{"):
+        try:
+            named = json.loads(text).get("state_detail")
+        except (ValueError, RecursionError):
+            return None
+        return named if isinstance(named, str) else None
+    for line in text.splitlines():
+        if line.startswith("STATE_DETAIL="):
+            return _unquoted(line.removeprefix("STATE_DETAIL="))
+    return None
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Return the seconds that Retry-After asks for, 0 if it is absent or broken.
+
+    Seconds or an HTTP-date (RFC 9110, 10.2.3). A date is held against the
+    reply's own Date header, for at boot our wall clock may be years off.
+    """
+    value = headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        # More digits than this are more than any cap, and int() has a limit.
+        return float(value[:10])
+    try:
+        until = parsedate_to_datetime(value)
+        now = parsedate_to_datetime(headers.get("Date", ""))
+        return max(0.0, (until - now).total_seconds())
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return 0.0
+
+
+def _judge_status(reply: Reply) -> None:
+    """Raise for every status but 2xx."""
+    status = reply.status
+    if status in _SUCCESS:
+        return
+    if status in TRANSIENT or status not in _REFUSAL:
+        raise UnavailableError(
+            f"the service answered {status}", after=retry_after(reply.headers)
+        )
+    raise RefusedError(f"the service refused: it answered {status}")
+
+
+def _unquoted(word: str) -> str | None:
+    if len(word) > LONGEST_QUOTED:
+        return None
+    try:
+        words = shlex.split(word)
+    except ValueError:  # a quote that does not close
+        return None
+    return words[0] if len(words) == 1 else None
