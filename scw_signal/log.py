@@ -1,0 +1,94 @@
+"""The log: syslog or standard error behind one face, a line a message."""
+
+from __future__ import annotations
+
+import os
+import syslog
+from typing import TYPE_CHECKING
+
+from . import backoff
+from .terminal import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .clock import Clock
+    from .errors import ScwSignalError
+
+LONGEST_LINE = 500  # characters
+MOST_TOLD = 16  # different failures that a Reporter tells apart
+
+
+class Log:
+    """Lines of four levels; what is shown in them is made safe to show."""
+
+    def __init__(self, sink: Callable[[int, str], None], *, verbose: bool) -> None:
+        """Take where lines go, and whether debug lines do as well."""
+        self._sink = sink
+        self._verbose = verbose
+
+    def error(self, message: str) -> None:
+        """Log why the work can not be done."""
+        self._sink(syslog.LOG_ERR, printable(message, LONGEST_LINE))
+
+    def warning(self, message: str) -> None:
+        """Log what is wrong though the work goes on."""
+        self._sink(syslog.LOG_WARNING, printable(message, LONGEST_LINE))
+
+    def info(self, message: str) -> None:
+        """Log that a stage has ended."""
+        self._sink(syslog.LOG_INFO, printable(message, LONGEST_LINE))
+
+    def debug(self, message: str) -> None:
+        """Log a detail, if the log is verbose."""
+        if self._verbose:
+            self._sink(syslog.LOG_DEBUG, printable(message, LONGEST_LINE))
+
+
+def to_syslog(identity: str) -> Callable[[int, str], None]:
+    """Return a sink that is syslog(3), facility daemon."""
+    # Connected now: after the lock-down it may be too late.
+    syslog.openlog(identity, syslog.LOG_PID | syslog.LOG_NDELAY, syslog.LOG_DAEMON)
+    return syslog.syslog
+
+
+def to_stderr(identity: str) -> Callable[[int, str], None]:
+    """Return a sink that is standard error."""
+
+    def sink(_priority: int, message: str) -> None:
+        try:
+            os.write(2, f"{identity}: {message}\n".encode(errors="replace"))
+        except OSError:
+            pass  # nobody is left to be told
+
+    return sink
+
+
+class Reporter:
+    """Tells of failed tries without telling the same thing all the time.
+
+    A failure is logged at once when it is new, and then at growing intervals
+    (see backoff.report_interval) while it goes on.
+    """
+
+    def __init__(self, stage: str, clock: Clock, log: Log) -> None:
+        """Take the name of the stage, which each line begins with."""
+        self._stage = stage
+        self._clock = clock
+        self._log = log
+        self._told: dict[str, tuple[int, float]] = {}
+
+    def failed(self, error: ScwSignalError, tries: int, delay: float) -> None:
+        """Take note of a failed try, their number, and the seconds to the next."""
+        text = str(error)
+        # Past a few different texts, some of which the service may word, all
+        # new ones share one place and so its intervals.
+        key = text if text in self._told or len(self._told) < MOST_TOLD else ""
+        reports, due = self._told.get(key, (0, 0.0))
+        now = self._clock.monotonic()
+        if reports and now < due:
+            return
+        self._told[key] = reports + 1, now + backoff.report_interval(reports + 1)
+        self._log.warning(
+            f"{self._stage}: {text} (try {tries}; the next in {delay:.1f} s)"
+        )

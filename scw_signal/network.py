@@ -1,0 +1,156 @@
+"""Waits for a route, by event: what the kernel knows, without sending anything.
+
+connect(2) on a UDP socket looks the route up and sends no packet. A routing
+socket says when it is worth looking again: route(4) on the BSDs, rtnetlink(7)
+on Linux. Where there is neither, once a second has to do.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .clock import Clock
+    from .wire import Endpoint
+
+POLL_SECONDS = 1.0  # between looks, where no routing socket tells when to look
+
+# rtnetlink(7): links, and the addresses and routes of IPv4 and of IPv6.
+_RTMGRP = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+# OpenBSD's <net/route.h>; the filter is a set of bits, one per message type.
+_AF_ROUTE, _ROUTE_MSGFILTER = 17, 1
+_RTM_ADD, _RTM_DELETE, _RTM_CHANGE = 0x1, 0x2, 0x3
+_RTM_NEWADDR, _RTM_DELADDR, _RTM_IFINFO = 0xC, 0xD, 0xE
+_RTM_DESYNC, _RTM_CHGADDRATTR = 0x10, 0x14
+_RTM_FILTER = sum(
+    1 << message
+    for message in (
+        _RTM_ADD, _RTM_DELETE, _RTM_CHANGE, _RTM_NEWADDR, _RTM_DELADDR,
+        _RTM_IFINFO, _RTM_DESYNC, _RTM_CHGADDRATTR,
+    )
+)  # fmt: skip
+
+
+class Network:
+    """The kernel's routes to the service, and word of their changes.
+
+    Opens its routing socket at once, for under pledge(2) it can not be opened
+    later; polling and reading it need only the promise stdio.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint], clock: Clock) -> None:
+        """Take the addresses of the service in the order of preference."""
+        self._endpoints = endpoints
+        self._clock = clock
+        self._monitor = _open_monitor()
+
+    def close(self) -> None:
+        """Close the routing socket."""
+        if self._monitor is not None:
+            self._monitor.close()
+
+    def route(self) -> Endpoint | None:
+        """Return the first address of the service that the kernel has a route to."""
+        return next(filter(_has_route, self._endpoints), None)
+
+    def await_route(self, report: Callable[[float], float]) -> Endpoint:
+        """Wait for a route, as long as it takes, and return where it leads.
+
+        `report` is called when nothing has come for a while, with the seconds
+        waited so far, and returns the seconds until it wants to be called again.
+        """
+        start = now = self._clock.monotonic()
+        next_report = now
+        while True:
+            # Forget old events before looking: what comes after wakes us again.
+            self._drain()
+            endpoint = self.route()
+            if endpoint is not None:
+                return endpoint
+            now = self._clock.monotonic()
+            if now >= next_report:
+                next_report = now + report(now - start)
+            self._changed(next_report - now)
+
+    def pause(self, seconds: float, floor: float) -> None:
+        """Wait before the next try; a change of the network cuts this short.
+
+        But never shorter than `floor` seconds, unless there was no route at
+        all and now there is one: a try without a route sends nothing.
+        """
+        start = self._clock.monotonic()
+        self._drain()
+        routed = self.route() is not None
+        cut = False
+        while True:
+            waited = self._clock.monotonic() - start
+            left = (floor if cut else seconds) - waited
+            if left <= 0:
+                return
+            if self._changed(left):
+                cut = True
+                if not routed and self.route() is not None:
+                    return
+
+    def _changed(self, seconds: float) -> bool:
+        """Wait for word of a change, for `seconds` at most; forget what was said."""
+        if self._monitor is None:
+            self._clock.wait(min(seconds, POLL_SECONDS))
+            return False
+        changed = self._clock.wait(seconds, self._monitor.fileno())
+        self._drain()
+        return changed
+
+    def _drain(self) -> None:
+        while self._monitor is not None:
+            try:
+                self._monitor.recv(65536)
+            except BlockingIOError:
+                return
+            except OSError:
+                # ENOBUFS: messages were lost, which is as good as a change.
+                return
+
+
+def _open_monitor() -> socket.socket | None:
+    """Open a routing socket of this system, or return None where it has none."""
+    try:
+        if sys.platform == "linux":
+            monitor = socket.socket(
+                socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE
+            )
+            monitor.bind((0, _RTMGRP))
+        else:
+            monitor = socket.socket(_AF_ROUTE, socket.SOCK_RAW, 0)
+            if sys.platform.startswith("openbsd"):
+                monitor.setsockopt(
+                    _AF_ROUTE, _ROUTE_MSGFILTER, struct.pack("I", _RTM_FILTER)
+                )
+    except OSError:
+        return None
+    monitor.settimeout(0)
+    return monitor
+
+
+def _has_route(endpoint: Endpoint) -> bool:
+    """Tell whether the kernel would know where to send a packet for `endpoint`.
+
+    A name, which only --url can bring in, counts as routed: asking the
+    resolver is the business of the request itself.
+    """
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    try:
+        socket.inet_pton(family, endpoint.host.partition("%")[0])
+    except OSError:
+        return True
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((endpoint.host, endpoint.port))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,83 @@
+"""Trying again: the only module that knows tenacity.
+
+tenacity runs the loop; how long to wait is `backoff`'s arithmetic, and clock,
+chance and the pause itself come from outside. tenacity's own stop and wait
+read time.monotonic() and random themselves, which no test could hold still.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, TypeVar
+
+from tenacity import RetryCallState, Retrying
+
+from . import backoff
+from .errors import RefusedError, ScwSignalError, TryAgainError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+def persist(
+    operation: Callable[[], T],
+    first: ScwSignalError,
+    *,
+    insist: bool,
+    remaining: Callable[[], float],
+    pause: Callable[[float, float], None],
+    report: Callable[[ScwSignalError, int, float], None],
+    chance: Callable[[], float],
+) -> tuple[T, int]:
+    """Call `operation` until it succeeds; return its result and the tries made.
+
+    `first` is what the first try, already made, failed with. Retried is what
+    raises TryAgainError, and RefusedError too if `insist`. `remaining` gives
+    the seconds before the deadline (inf for none): with none left to wait in,
+    the last error is raised. Between two tries `report` gets the error, the
+    number of tries and the delay, then `pause` the delay and its floor.
+    """
+    retried = (TryAgainError, RefusedError) if insist else (TryAgainError,)
+    failures = [first]
+    floor = 0.0
+
+    def attempt() -> T:
+        if failures:
+            raise failures.pop()
+        return operation()
+
+    def wait(state: RetryCallState) -> float:
+        nonlocal floor
+        error, tries = _error(state), state.attempt_number
+        after = error.after if isinstance(error, TryAgainError) else 0.0
+        if isinstance(error, RefusedError):
+            delay = floor = backoff.slowest(chance())
+        else:
+            delay = backoff.delay(tries, after, chance())
+            floor = backoff.floor(tries, after)
+        fitted = backoff.fit(delay, after, remaining())
+        return math.inf if fitted is None else fitted
+
+    def tell(state: RetryCallState) -> None:
+        error = _error(state)
+        if error is not None:
+            report(error, state.attempt_number, state.upcoming_sleep)
+
+    retrying = Retrying(
+        retry=lambda state: isinstance(_error(state), retried),
+        wait=wait,
+        stop=lambda state: state.upcoming_sleep == math.inf,
+        sleep=lambda seconds: pause(seconds, floor),
+        before_sleep=tell,
+        reraise=True,
+    )
+    result = retrying(attempt)
+    return result, retrying.statistics["attempt_number"]
+
+
+def _error(state: RetryCallState) -> ScwSignalError | None:
+    """Return what the try failed with; None is success, or no error of ours."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    return error if isinstance(error, ScwSignalError) else None

@@ -1,0 +1,92 @@
+"""Files in the run directory: written whole or not at all.
+
+A reader sees the old file or the new one, never half of one, and nothing that
+somebody else planted in the directory is followed or written through: the
+directory is opened once, and files are made in it under a new name.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .errors import StoreError
+
+RUN_DIRECTORY = "/var/run/scw_signal"
+STATE = "state"
+METADATA_JSON = "metadata.json"
+METADATA_FLAT = "metadata.flat"
+METADATA_ENV = "metadata.env"
+
+
+class Store:
+    """The run directory, open for writing; created if only it is missing."""
+
+    def __init__(self, directory: str) -> None:
+        """Open `directory`; raises StoreError where that can not be done."""
+        self.directory = directory
+        try:
+            try:
+                os.mkdir(directory, 0o755)  # noqa: PTH102 - pathlib is slow to import
+            except FileExistsError:
+                pass
+            self._descriptor = os.open(
+                directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            )
+        except (OSError, ValueError) as error:
+            raise self._failed(error) from None
+
+    def close(self) -> None:
+        """Close the directory."""
+        os.close(self._descriptor)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put `data` under `name`, readable by all; raises StoreError."""
+        new = f".{name}.{os.getpid()}"
+        try:
+            self._create(new, data)
+            os.rename(
+                new, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor
+            )
+        except OSError as error:
+            raise self._failed(error) from None
+        finally:
+            self._remove(new)
+
+    def _create(self, name: str, data: bytes) -> None:
+        self._remove(name)  # left behind by a process of our number that was killed
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(name, flags, 0o644, dir_fd=self._descriptor)
+        try:
+            while data:
+                data = data[os.write(descriptor, data) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _remove(self, name: str) -> None:
+        try:
+            os.unlink(name, dir_fd=self._descriptor)
+        except OSError:
+            pass
+
+    def _failed(self, error: Exception) -> StoreError:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        return StoreError(f"{self.directory}: {reason}")
+
+
+def read(directory: str, name: str) -> str | None:
+    """Return a file of the run directory as text, or None where there is none."""
+    try:
+        # O_NONBLOCK: nobody's FIFO shall hold us up.
+        descriptor = os.open(
+            f"{directory}/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        )
+        try:
+            data = b""
+            while chunk := os.read(descriptor, 1 << 20):
+                data += chunk
+        finally:
+            os.close(descriptor)
+        return data.decode()
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,172 @@
+"""The way to the service: the only module that knows urllib3.
+
+One exchange is one try: urllib3 neither retries nor follows redirects here,
+nor asks the environment for a proxy (its connection pools never do). When to
+try again is decided elsewhere. Every error of the library and of the socket
+leaves this module as one of ours.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from urllib3 import HTTPConnectionPool, Timeout
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NewConnectionError,
+    ReadTimeoutError,
+)
+
+from .errors import BrokenOffError, UnreachableError
+from .wire import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from urllib3 import BaseHTTPResponse
+
+    from .clock import Clock
+    from .wire import Endpoint, Request
+
+CONNECT_SECONDS = 3.0  # one lost SYN is sent again after 1 s
+EXCHANGE_SECONDS = 5.0  # from connecting to the last byte
+_CHUNK = 64 * 1024
+
+
+class Service:
+    """The metadata service, at one of several addresses."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], clock: Clock) -> None:
+        """Take the addresses in the order in which they are to be tried."""
+        self._endpoints = endpoints
+        self._clock = clock
+
+    def exchange(self, request: Request, budget: float) -> tuple[Reply, Endpoint]:
+        """Make one try: send `request`, and return the reply and who gave it.
+
+        The next address is asked only where no connection came about, so the
+        service never gets a request twice. `budget` is in seconds and bounds
+        the whole try. Raises UnreachableError or BrokenOffError.
+        """
+        end = self._clock.monotonic() + budget
+        failures: list[str] = []
+        for endpoint in self._endpoints:
+            left = end - self._clock.monotonic()
+            if left <= 0 and failures:
+                break
+            try:
+                return self._exchange(endpoint, request, left), endpoint
+            except UnreachableError as error:
+                failures.append(str(error))
+        raise UnreachableError("; ".join(failures))
+
+    def _exchange(self, endpoint: Endpoint, request: Request, budget: float) -> Reply:
+        timer = _Timer(self._clock, min(budget, CONNECT_SECONDS + EXCHANGE_SECONDS))
+        with _Pool(endpoint.host, endpoint.port, timer=timer) as pool:
+            try:
+                response = pool.urlopen(
+                    request.method,
+                    request.target,
+                    body=request.body,
+                    headers=request.headers,
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                    timeout=Timeout(
+                        connect=max(0.001, min(budget, CONNECT_SECONDS)),
+                        read=EXCHANGE_SECONDS,
+                    ),
+                )
+                try:
+                    return _read(response, request.limit)
+                finally:
+                    response.close()
+            # NewConnectionError is a ConnectTimeoutError; both: no connection.
+            except ConnectTimeoutError as error:
+                raise UnreachableError(f"{endpoint.host}: {_reason(error)}") from None
+            except (HTTPError, OSError) as error:
+                raise BrokenOffError(f"{endpoint.host}: {_reason(error)}") from None
+
+
+def _read(response: BaseHTTPResponse, limit: int) -> Reply:
+    """Read a body up to `limit` bytes, undecoded: a small reply may be a gzip bomb."""
+    body = b""
+    while len(body) <= limit:
+        chunk = response.read(min(_CHUNK, limit + 1 - len(body)), decode_content=False)
+        if not chunk:
+            # urllib3 1.26 does not complain of a body that ends too early.
+            if getattr(response, "length_remaining", None):
+                raise BrokenOffError("the reply broke off")
+            break
+        body += chunk
+    return Reply(response.status, response.headers, body[:limit], len(body) > limit)
+
+
+class _Timer:
+    """What is left of the time for one exchange."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock = clock
+        self._end = clock.monotonic() + seconds
+
+    def left(self) -> float:
+        """Return the seconds left; raises TimeoutError when there are none."""
+        left = self._end - self._clock.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
+class _TimedSocket(socket.socket):
+    """A socket that keeps to a timer.
+
+    Why: urllib3's read timeout starts again with every byte, so a reply that
+    drips could hold the agent for days.
+    """
+
+    timer: _Timer
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        self.settimeout(min(self.timer.left(), EXCHANGE_SECONDS))
+        return super().recv_into(*args, **kwargs)
+
+
+class _TimedConnection(HTTPConnection):
+    """A connection whose socket keeps to a timer."""
+
+    def __init__(self, *args: Any, timer: _Timer, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._timer = timer
+
+    def _new_conn(self) -> socket.socket:
+        plain = super()._new_conn()
+        timed = _TimedSocket(fileno=plain.detach())
+        timed.timer = self._timer
+        return timed
+
+
+class _Pool(HTTPConnectionPool):
+    """A pool of one such connection."""
+
+    ConnectionCls = _TimedConnection
+
+
+def _reason(error: BaseException) -> str:
+    """Say in a few words of our own why an exchange failed."""
+    if isinstance(error, BrokenOffError):
+        return str(error)
+    if isinstance(error, ReadTimeoutError):
+        return "no answer in time"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, NewConnectionError):
+        return "can not connect"
+    if isinstance(error, ConnectTimeoutError):
+        return "connecting took too long"
+    return "the reply broke off or is not HTTP"
