@@ -1,0 +1,290 @@
+"""What is done: the boot signal, and asking for the metadata.
+
+Each function here is a use case. What it works with (clock, network, service,
+store, log) comes in as arguments, so this is the whole story and no more:
+
+    boot    wait for a route, wait for DNS, signal until acknowledged,
+            leave the state and the metadata behind
+    signal  send one state, trying again as Patience says
+    fetch   get the metadata document, likewise
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from . import backoff, document, flat, render, store, wire
+from .errors import GaveUpError, RefusedError, ScwSignalError, StoreError, TryAgainError
+from .terminal import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .clock import Clock
+    from .document import Node
+    from .log import Log
+    from .network import Network
+    from .resolver import Resolver
+    from .store import Store
+    from .transport import Service
+    from .wire import Endpoint
+
+METADATA_SECONDS = 60.0  # for the metadata, once the signal has gone out
+
+T = TypeVar("T")
+
+
+class Receipt(NamedTuple):
+    """A signal that went out: what, to whom, and what it took."""
+
+    state: str
+    confirmed: bool
+    endpoint: Endpoint
+    tries: int
+
+
+class Metadata(NamedTuple):
+    """The metadata document, as served and parsed."""
+
+    body: bytes
+    document: dict[str, Node]
+
+
+class Patience:
+    """How long to try, what to do in between, and whether a refusal ends it."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        seconds: float,
+        pause: Callable[[float, float], None],
+        report: Callable[[ScwSignalError, int, float], None],
+        *,
+        insist: bool = False,
+        once: bool = False,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """Take the bound in seconds (inf for none), which begins now.
+
+        `pause` waits for a delay and its floor (see Network.pause); `report`
+        hears of each failed try; `insist` says to try again after a refusal;
+        `once`, not to try again at all; `chance` draws from [0, 1).
+        """
+        self._clock = clock
+        self._start = clock.monotonic()
+        self._seconds = seconds
+        self._pause = pause
+        self._report = report
+        self._insist = insist
+        self._once = once
+        self._chance = chance
+
+    def remaining(self) -> float:
+        """Return the seconds left, inf for no bound."""
+        return self._seconds - (self._clock.monotonic() - self._start)
+
+    def run(self, operation: Callable[[], T]) -> tuple[T, int]:
+        """Call `operation` until it succeeds; return its result and the tries.
+
+        Raises GaveUpError when the time has passed, RefusedError when a refusal
+        ends it, and with `once` what the one try failed with.
+        """
+        try:
+            return operation(), 1
+        except (TryAgainError, RefusedError) as error:
+            if self._once or (isinstance(error, RefusedError) and not self._insist):
+                raise
+            first = error
+        # Here, and not above: a first try that is good, which is nearly
+        # every one that a person makes, need not wait for tenacity.
+        from .retrying import persist  # noqa: PLC0415
+
+        try:
+            return persist(
+                operation,
+                first,
+                insist=self._insist,
+                remaining=self.remaining,
+                pause=self._pause,
+                report=self._report,
+                chance=self._chance,
+            )
+        except TryAgainError as last:
+            spent = self._seconds - self.remaining()
+            raise GaveUpError(f"{last}; gave up after {spent:.1f} s") from None
+
+
+class Parts(NamedTuple):
+    """What the agent works with."""
+
+    clock: Clock
+    network: Network
+    resolver: Resolver | None  # None skips DNS
+    service: Service
+    store: Store | None  # None where the run directory can not be written
+    log: Log
+    patience: Callable[[str, float], Patience]  # by stage and seconds
+    narrow: Callable[[str], None]  # gives up what the rest can do without
+
+
+def boot(parts: Parts, state: str, deadline: float = math.inf) -> Receipt:
+    """Do the whole work of a boot; return what went out.
+
+    `deadline` bounds the signal stage, in seconds. Raises ScwSignalError when
+    that has passed.
+    """
+    log, watch = parts.log, _Watch(parts.clock)
+    log.debug("network: looking for a route")
+    endpoint = parts.network.await_route(lambda waited: _no_route(log, waited))
+    network_seconds = watch.lap()
+    log.info(f"network: a route to {endpoint.host} after {network_seconds:.1f} s")
+
+    if parts.resolver is not None:
+        if parts.resolver.await_answer():
+            log.info(f"dns: answered after {watch.peek():.1f} s")
+        else:
+            log.warning(
+                f"dns: no answer in {watch.peek():.1f} s; signalling without it"
+            )
+    dns_seconds = watch.lap()
+    parts.narrow("signal")
+
+    receipt = signal(parts.service, state, parts.patience("signal", deadline))
+    signal_seconds = watch.lap()
+    log.info(
+        f"signal: {state!r} {'acknowledged' if receipt.confirmed else 'taken'} by"
+        f" {receipt.endpoint.url} after {signal_seconds:.1f} s, try {receipt.tries}"
+    )
+    stages = (network_seconds, dns_seconds, signal_seconds)
+    _leave(parts, _report(receipt, stages))
+
+    metadata = _metadata(parts)
+    parts.narrow("leave")
+    if not receipt.confirmed and metadata is not None:
+        receipt = _read_back(receipt, metadata, log)
+        _leave(parts, _report(receipt, stages))
+    if metadata is not None and _leave(parts, metadata_files(metadata)):
+        log.info(f"metadata: stored after {watch.lap():.1f} s")
+    return receipt
+
+
+def signal(service: Service, state: str, patience: Patience) -> Receipt:
+    """Signal `state`, as often as `patience` says, until it is acknowledged.
+
+    Raises what the last try failed with.
+    """
+
+    def once() -> tuple[bool, Endpoint]:
+        reply, endpoint = service.exchange(
+            wire.state_request(state), patience.remaining()
+        )
+        return wire.judge_acknowledgement(reply, state), endpoint
+
+    (confirmed, endpoint), tries = patience.run(once)
+    return Receipt(state, confirmed, endpoint, tries)
+
+
+def fetch(service: Service, patience: Patience) -> Metadata:
+    """Get the metadata document, trying as often as `patience` says.
+
+    Raises what the last try failed with.
+    """
+    return patience.run(lambda: ask(service, patience.remaining()))[0]
+
+
+def ask(service: Service, budget: float) -> Metadata:
+    """Ask for the metadata document once, within `budget` seconds.
+
+    Raises TryAgainError or RefusedError.
+    """
+    reply, _ = service.exchange(wire.document_request(), budget)
+    body = wire.judge_document(reply)
+    return Metadata(body, document.parse(body))
+
+
+def confirms(metadata: Metadata, state: str) -> bool:
+    """Tell whether the document says that the server is in `state`."""
+    return metadata.document.get("state_detail") == state
+
+
+def metadata_files(metadata: Metadata) -> dict[str, bytes]:
+    """Return the files that carry the metadata, for scripts, by name."""
+    pairs = document.flatten(metadata.document)
+    return {
+        store.METADATA_JSON: metadata.body,
+        store.METADATA_FLAT: flat.dump(pairs).encode(),
+        store.METADATA_ENV: render.shell(pairs).encode(),
+    }
+
+
+def _metadata(parts: Parts) -> Metadata | None:
+    try:
+        return fetch(parts.service, parts.patience("metadata", METADATA_SECONDS))
+    except ScwSignalError as error:
+        parts.log.warning(f"metadata: not to be had: {error}")
+        return None
+
+
+def _read_back(receipt: Receipt, metadata: Metadata, log: Log) -> Receipt:
+    """Look in the document for what the acknowledgement did not say."""
+    if confirms(metadata, receipt.state):
+        log.info(f"signal: confirmed, /conf says {receipt.state!r}")
+        return receipt._replace(confirmed=True)
+    found = printable(str(metadata.document.get("state_detail")), 40)
+    log.warning(f"signal: unconfirmed, /conf says {found!r}")
+    return receipt
+
+
+def _leave(parts: Parts, files: dict[str, bytes]) -> bool:
+    """Write files if that can be done; a boot goes on without them."""
+    if parts.store is None:
+        return False
+    try:
+        for name, data in files.items():
+            parts.store.write(name, data)
+    except StoreError as error:
+        parts.log.warning(f"can not write: {error}")
+        return False
+    return True
+
+
+def _report(receipt: Receipt, stages: tuple[float, float, float]) -> dict[str, bytes]:
+    """Return the state file: what was signalled, and what it took."""
+    network, dns, signal_ = (f"{seconds:.3f}" for seconds in stages)
+    pairs = (
+        ("STATE_DETAIL", receipt.state),
+        ("CONFIRMED", str(receipt.confirmed)),
+        ("URL", receipt.endpoint.url),
+        ("TRIES", str(receipt.tries)),
+        ("NETWORK_SECONDS", network),
+        ("DNS_SECONDS", dns),
+        ("SIGNAL_SECONDS", signal_),
+    )
+    return {store.STATE: render.text(pairs).encode()}
+
+
+def _no_route(log: Log, waited: float) -> float:
+    """Log that there is still no route; return when to say so again."""
+    if waited < backoff.REPORT_FIRST:
+        log.info("network: waiting for a route")
+        return backoff.REPORT_FIRST
+    log.warning(f"network: still no route after {waited:.0f} s")
+    return min(waited, backoff.REPORT_CAP)
+
+
+class _Watch:
+    """A stopwatch: seconds since the last lap."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._start = clock.monotonic()
+
+    def peek(self) -> float:
+        return self._clock.monotonic() - self._start
+
+    def lap(self) -> float:
+        seconds = self.peek()
+        self._start += seconds
+        return seconds

@@ -1,0 +1,104 @@
+"""What a command that a person typed needs in order to talk to the service."""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+from typing import TYPE_CHECKING
+
+from scw_signal.cli import process
+from scw_signal.terminal import printable
+
+if TYPE_CHECKING:
+    from scw_signal.cli.options import Arguments, Command
+    from scw_signal.errors import ScwSignalError
+    from scw_signal.network import Network
+
+# These commands are over before the collector would find anything.
+gc.disable()
+process.forgo_tls()
+
+from scw_signal import wire  # noqa: E402
+from scw_signal.agent import Patience  # noqa: E402
+from scw_signal.clock import Clock  # noqa: E402
+from scw_signal.transport import Service  # noqa: E402
+
+
+class Session:
+    """A service and the patience to ask it, as the options say.
+
+    At its end, `close` takes away what is left on the terminal.
+    """
+
+    def __init__(self, command: Command, arguments: Arguments, seconds: float) -> None:
+        """Take the default for --timeout, in seconds; raises UsageError."""
+        seconds = arguments.seconds("timeout", seconds)
+        self._endpoints = wire.endpoints(arguments.all("url"), os.environ)
+        self._clock = Clock()
+        self._network: Network | None = None
+        self._progress = Progress(command, arguments)
+        self.service = Service(self._endpoints, self._clock)
+        self.patience = Patience(
+            self._clock,
+            seconds or math.inf,
+            self._pause,
+            self._progress.failed,
+            once=arguments.has("once"),
+        )
+
+    def close(self) -> None:
+        """Clear the progress line."""
+        self._progress.clear()
+
+    def _pause(self, seconds: float, floor: float) -> None:
+        if self._network is None:
+            # Here, and not above: only a first try that failed needs it.
+            from scw_signal.network import Network  # noqa: PLC0415
+
+            self._network = Network(self._endpoints, self._clock)
+        self._network.pause(seconds, floor)
+
+
+class Progress:
+    """Says on standard error why nothing happens yet.
+
+    On a terminal in one line that is rewritten; with --verbose in a line a
+    try; otherwise, and with --quiet, not at all.
+    """
+
+    def __init__(self, command: Command, arguments: Arguments) -> None:
+        """Take what the command line and the terminal say."""
+        self._name = command.name
+        self._verbose = arguments.has("verbose")
+        self._rewrite = (
+            not self._verbose and not arguments.has("quiet") and os.isatty(2)
+        )
+        self._shown = False
+
+    def failed(self, error: ScwSignalError, tries: int, delay: float) -> None:
+        """Say that a try failed, and the seconds until the next."""
+        text = printable(f"{error}; try {tries + 1} in {delay:.1f} s", 300)
+        if self._verbose:
+            self._write(f"{self._name}: {text}\n")
+        elif self._rewrite:
+            width = self._columns()
+            self._shown = True
+            self._write(f"\r{text[: width - 1]}\x1b[K")
+
+    def clear(self) -> None:
+        """Take the rewritten line away."""
+        if self._shown:
+            self._write("\r\x1b[K")
+
+    def _columns(self) -> int:
+        try:
+            return os.get_terminal_size(2).columns or 80
+        except OSError:
+            return 80
+
+    def _write(self, text: str) -> None:
+        try:
+            os.write(2, text.encode(errors="replace"))
+        except OSError:
+            pass  # nobody is left to be told

@@ -1,0 +1,146 @@
+"""scw-metadata: prints what this server is.
+
+A cached look-up imports nothing that it does not use; that is why imports
+stand inside functions here.
+"""
+
+from __future__ import annotations
+
+from scw_signal import flat, render, store
+from scw_signal.cli import process
+from scw_signal.cli.options import RUN_DIR, URL, Command, Option
+from scw_signal.errors import NoSuchKeyError, UsageError
+from scw_signal.terminal import printable
+
+TYPE_CHECKING = False  # see render
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from scw_signal.agent import Metadata
+    from scw_signal.cli.options import Arguments
+    from scw_signal.document import Node
+
+SECONDS = 10.0
+
+COMMAND = Command(
+    "scw-metadata",
+    "[KEY ...]",
+    "Print the metadata of this server, or the values of keys, one a line.\n"
+    "A key is written PUBLIC_IP_ADDRESS or public_ip.address, in any case.",
+    (
+        Option("cached", "use what the agent stored, if it did"),
+        Option("json", "print JSON; with KEY, that part of it"),
+        Option("sh", "print assignments that are safe to source"),
+        Option("prefix", "of the names that --sh prints (SCW_)", metavar="PREFIX"),
+        Option("timeout", "how long to try (10); 0: for ever", metavar="SECONDS"),
+        RUN_DIR,
+        URL,
+    ),
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns the exit status, raises ScwSignalError."""
+    arguments = COMMAND.parse(argv)
+    if process.informed(COMMAND, arguments):
+        return process.OK
+    if arguments.has("json") and arguments.has("sh"):
+        raise UsageError("--json and --sh exclude each other")
+    keys = [flat.canonical(key) for key in arguments.operands]
+    output = _json if arguments.has("json") else _lines
+    process.write(output(arguments, keys))
+    return process.OK
+
+
+def _lines(arguments: Arguments, keys: list[str]) -> str:
+    """Return the output that is made from the flat form."""
+    prefix = _prefix(arguments)
+    view = _stored(arguments, store.METADATA_FLAT)
+    if view is None or not flat.is_flat(view):
+        from scw_signal import document  # noqa: PLC0415
+
+        view = flat.dump(document.flatten(_ask(arguments).document))
+    if not keys:
+        pairs = flat.load(view)
+        return render.shell(pairs, prefix) if prefix else render.text(pairs)
+    found = [flat.find(view, key) for key in keys]
+    missing = [key for key, (there, _) in zip(keys, found, strict=True) if not there]
+    if missing:
+        raise _no_such(missing, (name for name, _ in flat.load(view)))
+    values = [value for _, value in found]
+    if prefix:
+        return render.shell(zip(keys, values, strict=True), prefix)
+    return render.values(values)
+
+
+def _json(arguments: Arguments, keys: list[str]) -> str:
+    """Return the document, or the parts of it that the keys name, as JSON."""
+    import json  # noqa: PLC0415
+
+    from scw_signal import document  # noqa: PLC0415
+
+    stored = _stored(arguments, store.METADATA_JSON)
+    tree = document.parse(stored.encode()) if stored else _ask(arguments).document
+    parts: list[Node] = [tree]
+    if keys:
+        nodes = document.walk(tree)
+        missing = [key for key in keys if key not in nodes]
+        if missing:
+            raise _no_such(missing, nodes)
+        parts = [nodes[key] for key in keys]
+    # ASCII only: what could fool a terminal stays escaped, in valid JSON.
+    return "".join(json.dumps(part, indent=2) + "\n" for part in parts)
+
+
+def _prefix(arguments: Arguments) -> str:
+    """Return the prefix for --sh, or nothing without it."""
+    if not arguments.has("sh"):
+        if arguments.has("prefix"):
+            raise UsageError("--prefix goes with --sh")
+        return ""
+    prefix = arguments.text("prefix", render.PREFIX)
+    if not render.is_name(prefix):
+        raise UsageError(
+            "--prefix takes capital letters, digits and _, as in SRV_;"
+            f" not {printable(prefix, 40)!r}"
+        )
+    return prefix
+
+
+def _stored(arguments: Arguments, name: str) -> str | None:
+    """Return what the agent stored, if that is what to use."""
+    if not arguments.has("cached"):
+        return None
+    return store.read(arguments.text("run-dir", store.RUN_DIRECTORY), name)
+
+
+def _ask(arguments: Arguments) -> Metadata:
+    """Ask the service, and with --cached store its answer where that can be done."""
+    from contextlib import closing  # noqa: PLC0415
+
+    from scw_signal import agent  # noqa: PLC0415
+    from scw_signal.cli.by_hand import Session  # noqa: PLC0415
+    from scw_signal.errors import StoreError  # noqa: PLC0415
+
+    with closing(Session(COMMAND, arguments, SECONDS)) as session:
+        metadata = agent.fetch(session.service, session.patience)
+    if arguments.has("cached"):
+        try:
+            place = store.Store(arguments.text("run-dir", store.RUN_DIRECTORY))
+            for name, data in agent.metadata_files(metadata).items():
+                place.write(name, data)
+        except StoreError:
+            pass  # whoever may not write there still gets the answer
+    return metadata
+
+
+def _no_such(missing: list[str], there: Iterable[str]) -> NoSuchKeyError:
+    from difflib import get_close_matches  # noqa: PLC0415
+
+    known = list(there)
+    told = []
+    for key in missing:
+        near = get_close_matches(key[:100], known, n=3)
+        hint = f" (near: {', '.join(near)})" if near else ""
+        told.append(printable(key, 60) + hint)
+    return NoSuchKeyError(f"no such key: {', '.join(told)}")

@@ -1,0 +1,140 @@
+"""Command lines: one table of options a command, for parsing and for --help.
+
+Not argparse: importing it takes as long as everything else that a cached
+look-up does, and it loads re. The grammar is the usual one: `--name VALUE`,
+`--name=VALUE`, `-abc` for flags, options and operands in any order, `--` ends
+the options.
+"""
+
+from __future__ import annotations
+
+from scw_signal.errors import UsageError
+from scw_signal.store import RUN_DIRECTORY
+from scw_signal.terminal import printable
+
+TYPE_CHECKING = False  # see render
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+class Option:
+    """One option: `--name`, perhaps `-letter`, perhaps with a value."""
+
+    __slots__ = ("help", "letter", "metavar", "name")
+
+    def __init__(
+        self, name: str, help_: str, *, letter: str = "", metavar: str = ""
+    ) -> None:
+        """Take its names and help; an option with a `metavar` takes a value."""
+        self.name = name
+        self.help = help_
+        self.letter = letter
+        self.metavar = metavar
+
+    def usage(self) -> str:
+        """Return how it is written: `-q, --quiet`, `--url URL`."""
+        letter = f"-{self.letter}, " if self.letter else ""
+        return f"{letter}--{self.name}{self.metavar and ' ' + self.metavar}"
+
+
+HELP = Option("help", "print this and exit", letter="h")
+VERSION = Option("version", "print the version and exit")
+URL = Option("url", "the service; may be repeated, in order", metavar="URL")
+RUN_DIR = Option("run-dir", f"instead of {RUN_DIRECTORY}", metavar="DIRECTORY")
+
+
+class Command:
+    """What a command is called, what it takes, and what its help says."""
+
+    def __init__(
+        self, name: str, operands: str, summary: str, options: Sequence[Option]
+    ) -> None:
+        """Take the synopsis of the operands and one sentence of summary."""
+        self.name = name
+        self.operands = operands
+        self.summary = summary
+        self.options = (*options, HELP, VERSION)
+
+    def help(self) -> str:
+        """Return the text that --help prints."""
+        rows = "".join(f"  {o.usage():<24}{o.help}\n" for o in self.options)
+        synopsis = " ".join(filter(None, (self.name, "[options]", self.operands)))
+        return f"usage: {synopsis}\n\n{self.summary}\n\n{rows}"
+
+    def parse(self, argv: Sequence[str]) -> Arguments:
+        """Parse the words after the command's name; raises UsageError."""
+        found = Arguments()
+        words = iter(argv)
+        for word in words:
+            if word == "--":
+                found.operands.extend(words)
+            elif word.startswith("--"):
+                self._long(word[2:], words, found)
+            elif word.startswith("-") and word != "-":
+                self._letters(word[1:], words, found)
+            else:
+                found.operands.append(word)
+        return found
+
+    def _long(self, word: str, words: Iterator[str], found: Arguments) -> None:
+        name, equals, value = word.partition("=")
+        option = next((o for o in self.options if o.name == name), None)
+        if option is None:
+            raise UsageError(f"there is no option --{printable(name, 40)}")
+        if equals and not option.metavar:
+            raise UsageError(f"--{name} takes no value")
+        found.add(option, value if equals else None, words)
+
+    def _letters(self, word: str, words: Iterator[str], found: Arguments) -> None:
+        for at, letter in enumerate(word):
+            option = next((o for o in self.options if o.letter == letter), None)
+            if option is None:
+                raise UsageError(f"there is no option -{printable(letter)}")
+            if option.metavar:
+                found.add(option, word[at + 1 :] or None, words)
+                return
+            found.add(option, None, words)
+
+
+class Arguments:
+    """What a command line said; conversions raise UsageError."""
+
+    def __init__(self) -> None:
+        """Start with nothing said."""
+        self.operands: list[str] = []
+        self._values: dict[str, list[str]] = {}
+
+    def add(self, option: Option, value: str | None, words: Iterator[str]) -> None:
+        """Take note of an option; a value not yet seen is the next word."""
+        if option.metavar and value is None:
+            value = next(words, None)
+            if value is None:
+                raise UsageError(f"--{option.name} needs a value: {option.metavar}")
+        self._values.setdefault(option.name, []).append(value or "")
+
+    def has(self, name: str) -> bool:
+        """Tell whether an option was given."""
+        return name in self._values
+
+    def all(self, name: str) -> list[str]:
+        """Return every value of an option that may be repeated, in order."""
+        return self._values.get(name, [])
+
+    def text(self, name: str, default: str) -> str:
+        """Return the value of an option; the last one, if it was repeated."""
+        return self._values.get(name, [default])[-1]
+
+    def seconds(self, name: str, default: float) -> float:
+        """Return the value of an option as seconds: a finite number from 0."""
+        if name not in self._values:
+            return default
+        text = self._values[name][-1]
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds < float("inf"):
+            raise UsageError(
+                f"--{name} takes seconds, as in 2.5; not {printable(text, 40)!r}"
+            )
+        return seconds

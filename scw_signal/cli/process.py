@@ -1,0 +1,111 @@
+"""What the three commands share as processes: how they begin, write and end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from scw_signal import __version__
+from scw_signal.errors import NoSuchKeyError, ScwSignalError, UsageError
+from scw_signal.terminal import lines, printable
+
+TYPE_CHECKING = False  # see render
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
+
+    from scw_signal.cli.options import Arguments, Command
+
+OK, FAILED, USAGE, NO_SUCH_KEY = 0, 1, 2, 3
+
+_STATUS = {UsageError: USAGE, NoSuchKeyError: NO_SUCH_KEY}
+
+
+def run(command: Command, main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Run `main` with the command line as this process's whole work, and end it.
+
+    Whatever goes wrong becomes one line on standard error and an exit status.
+    """
+    _keep_standard_descriptors()
+    try:
+        status = main(sys.argv[1:])
+    except ScwSignalError as error:
+        status = _STATUS.get(type(error), FAILED)
+        hint = f" (see {command.name} --help)" if status == USAGE else ""
+        complain(command, f"{error}{hint}")
+    except KeyboardInterrupt:
+        die_of(signal.SIGINT)
+    except BrokenPipeError:
+        die_of(signal.SIGPIPE)
+    except Exception as error:  # noqa: BLE001 - a bug of ours; never a traceback
+        status = FAILED
+        kind = type(error).__name__
+        complain(command, f"internal error, please report it: {kind}: {error}")
+    # Sparing the interpreter its taking apart: nothing of ours is buffered.
+    os._exit(status)
+
+
+def informed(command: Command, arguments: Arguments) -> bool:
+    """Answer --help or --version, and tell whether one was asked."""
+    if arguments.has("help"):
+        write(command.help())
+    elif arguments.has("version"):
+        write(f"{command.name} {__version__}\n")
+    else:
+        return False
+    return True
+
+
+def write(text: str) -> None:
+    """Write to standard output, as UTF-8 whatever the locale is.
+
+    To a terminal, control characters other than newline and tab are escaped.
+    Raises ScwSignalError, or BrokenPipeError when nobody reads any more.
+    """
+    data = (lines(text) if os.isatty(1) else text).encode(errors="replace")
+    try:
+        while data:
+            data = data[os.write(1, data) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ScwSignalError(f"standard output: {error.strerror}") from None
+
+
+def complain(command: Command, message: str) -> None:
+    """Write one line to standard error."""
+    try:
+        os.write(2, f"{command.name}: {printable(message, 500)}\n".encode())
+    except OSError:
+        pass  # nobody is left to be told
+
+
+def die_of(number: int) -> NoReturn:
+    """End this process as signal `number` would have, so that a shell can tell."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    os._exit(128 + number)  # if the signal is blocked
+
+
+def forgo_tls() -> None:
+    """Keep urllib3 from loading ssl, which this program never uses.
+
+    The service speaks plain HTTP. Without ssl a signal starts sooner, takes
+    less memory, and on LibreSSL urllib3 2 has nothing to warn about on the
+    console. urllib3 supports a Python that was built without ssl; this makes
+    ours look like one. Only a command may do so: it owns its process.
+    """
+    sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
+
+
+def _keep_standard_descriptors() -> None:
+    """Fill a closed standard descriptor, or the next socket would take its place.
+
+    For reading, so that writing to it fails as it would have.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY)
