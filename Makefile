@@ -1,0 +1,44 @@
+# Works in GNU make and in OpenBSD make: plain rules, and sh for the rest.
+
+PYTHON = python3
+# newest, oldest: which of the allowed urllib3 and tenacity the tests get.
+DEPS = newest
+VENV = .venv-$(DEPS)
+BIN = $(VENV)/bin
+PYTEST_FLAGS =
+
+help:
+	@echo "make demo    watch a boot signal find its way"
+	@echo "make test    run every test (STRICT=1: a skip is a failure)"
+	@echo "make lint    ruff, mypy, shellcheck, mandoc"
+	@echo "make bench   measure, side by side"
+	@echo "make clean   remove what these made"
+
+# The tests run against the wheel, installed as a user would have it.
+$(VENV)/.made:
+	@sh tests/make-venv "$(PYTHON)" "$(VENV)" "$(DEPS)"
+
+wheel: $(VENV)/.made
+	@rm -rf build dist scw_signal.egg-info
+	@$(BIN)/python -m build --no-isolation --wheel --outdir dist . >build.log 2>&1 \
+	    || { cat build.log; exit 1; }
+	@rm -rf build build.log scw_signal.egg-info
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --force-reinstall --no-deps dist/scw_signal-*.whl
+
+test: wheel
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/.made
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	sh tests/lint-shell
+	mandoc -Tlint -Wstyle packaging/man/*.[0-9]
+
+clean:
+	rm -rf .venv-newest .venv-oldest build dist build.log scw_signal.egg-info \
+	    .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -exec rm -rf {} +
+
+.PHONY: help wheel test lint clean

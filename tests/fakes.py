@@ -1,0 +1,55 @@
+"""Stand-ins that tests put in the place of time and of the service.
+
+They check what they are asked: a fake that takes anything proves nothing.
+"""
+
+from __future__ import annotations
+
+import select
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class FakeClock:
+    """Monotonic seconds that pass only while somebody waits.
+
+    `at` plans what happens at a moment: a callback that writes to a pipe, say.
+    Descriptors are real and really polled, so an event and a time-out are told
+    apart as they are in life.
+    """
+
+    def __init__(self) -> None:
+        self.now = 1000.0  # not 0: nobody may take the start for the epoch
+        self.waits: list[float] = []
+        self._plans: list[tuple[float, Callable[[], None]]] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def at(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Plan `callback` for `seconds` from now."""
+        self._plans.append((self.now + seconds, callback))
+        self._plans.sort(key=lambda plan: plan[0])
+
+    def wait(self, seconds: float, *descriptors: int) -> bool:
+        assert seconds >= 0, "a wait into the past"
+        self.waits.append(seconds)
+        end = self.now + seconds
+        while not _readable(descriptors):
+            if not self._plans or self._plans[0][0] > end:
+                assert end != float("inf"), "this would wait for ever"
+                self.now = end
+                return False
+            moment, callback = self._plans.pop(0)
+            self.now = max(self.now, moment)
+            callback()
+        return True
+
+
+def _readable(descriptors: tuple[int, ...]) -> bool:
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return bool(descriptors) and bool(poll.poll(0))
