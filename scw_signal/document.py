@@ -22,6 +22,7 @@ Node: TypeAlias = "bool | int | float | str | list[Node] | dict[str, Node] | Non
 # one from costing more memory than its own 4 MiB several times over.
 MAX_NODES = 50_000
 MAX_DEPTH = 64
+_BOM = b"\xef\xbb\xbf"
 
 
 def parse(body: bytes) -> dict[str, Node]:
@@ -36,7 +37,9 @@ def parse(body: bytes) -> dict[str, Node]:
         raise NonsenseError(f"the document has more than {MAX_NODES} values")
     try:
         document = json.loads(
-            body.decode("utf-8-sig"), parse_constant=_number, parse_float=_number
+            body.removeprefix(_BOM).decode(),
+            parse_constant=_number,
+            parse_float=_number,
         )
     except UnicodeDecodeError:
         raise NonsenseError("the document is not UTF-8") from None

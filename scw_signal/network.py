@@ -137,20 +137,24 @@ def _open_monitor() -> socket.socket | None:
     return monitor
 
 
+def source_address(endpoint: Endpoint) -> str | None:
+    """Return our address on the route to `endpoint`, or None without a route.
+
+    Sends nothing: connect(2) on a UDP socket only looks the route up.
+    """
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((endpoint.host, endpoint.port))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return None
+
+
 def _has_route(endpoint: Endpoint) -> bool:
     """Tell whether the kernel would know where to send a packet for `endpoint`.
 
     A name, which only --url can bring in, counts as routed: asking the
     resolver is the business of the request itself.
     """
-    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-    try:
-        socket.inet_pton(family, endpoint.host.partition("%")[0])
-    except OSError:
-        return True
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((endpoint.host, endpoint.port))
-    except OSError:
-        return False
-    return True
+    return not endpoint.is_numeric() or source_address(endpoint) is not None

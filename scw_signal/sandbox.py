@@ -1,48 +1,106 @@
-"""Least privilege on OpenBSD: the only module that knows ctypes.
+"""Least privilege: unveil(2), pledge(2), and another user than root.
 
-unveil(2) hides the file system and pledge(2) the system calls that the agent
-does not need. Elsewhere there is neither, and nothing is done. Where a call
-fails the work goes on less confined: a server that stays silent is worse.
+The only module that knows ctypes. unveil hides the file system, and pledge the
+system calls that the rest of the work does not need; both are OpenBSD's, and
+elsewhere nothing is done. Where a call fails the work goes on less confined
+and says so: a server that stays silent is worse.
+
+Written from the manual pages and from kern_pledge.c; proved on Linux by holding
+a trace of system calls against the promises, never run on an OpenBSD kernel.
 """
 
 from __future__ import annotations
 
+import codecs
+import importlib
 import os
+import pwd
 import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# What each stage can not do without, in the order of the stages, for promises
-# only shrink. Files: `state` is written between the signal and the metadata.
-# sendsyslog(2), which syslog(3) is made of, needs no promise.
-FILES = "rpath wpath cpath"
+USER = "_scwsignal"
+
+# What the work can not do without, from each stage on, in their order: promises
+# only shrink. sendsyslog(2), which syslog(3) is made of, needs none. Sockets of
+# other families than IPv4 and IPv6, as the routing socket, are opened before.
 PROMISES = {
-    "wait": "stdio inet dns",  # for a route and for DNS
+    "wait": "stdio inet dns",  # for a route, and for the resolver
     "signal": "stdio inet",
-    "leave": "stdio",  # write the metadata, and go
+    "leave": "stdio",
 }
+FILES = "rpath wpath cpath"  # create, write and rename in the run directory
+
+# What Python would otherwise import on the way, when no file can be opened: the
+# codec of host names, which needs unicodedata, a shared object; the codec of
+# HTTP headers; tenacity; and what names near keys.
+_LATE_MODULES = ("stringprep", "unicodedata", "difflib", "scw_signal.retrying")
+_LATE_CODECS = ("idna", "iso-8859-1", "ascii")
+
+
+def available() -> bool:
+    """Tell whether this system has pledge and unveil."""
+    return sys.platform.startswith("openbsd")
+
+
+def preload() -> None:
+    """Import what would otherwise be imported behind the lock."""
+    for module in _LATE_MODULES:
+        importlib.import_module(module)
+    for codec in _LATE_CODECS:
+        codecs.lookup(codec)
+
+
+def user_for_root() -> pwd.struct_passwd | None:
+    """Return the user to become: USER, if this is root and there is that user.
+
+    rc.d(8) starts the agent as that user; this is for root who starts it by hand.
+    """
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(USER)
+    except KeyError:
+        return None
+
+
+def become(user: pwd.struct_passwd) -> None:
+    """Give up root for `user`, for good; raises OSError."""
+    os.setgroups([user.pw_gid])
+    os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+    os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
 
 
 class Sandbox:
-    """unveil(2) and pledge(2) of this system's C library, where it has them."""
+    """unveil and pledge as the C library has them."""
 
-    def __init__(self, debug: Callable[[str], None], libc: Any = None) -> None:
-        """Take where to say what is done; `libc` is this process's own if None."""
-        self._debug = debug
+    def __init__(
+        self,
+        debug: Callable[[str], None],
+        warn: Callable[[str], None],
+        libc: Any = None,
+    ) -> None:
+        """Take where to say what is done and what fails, and the C library.
+
+        With None for `libc` it is this process's own, on OpenBSD, and elsewhere
+        nothing is called.
+        """
+        self._warn = warn
+        self._files = True
         self._calls: dict[str, Any] = {}
-        if libc is None and not sys.platform.startswith("openbsd"):
-            debug("sandbox: no pledge and unveil on this system")
+        if libc is None and not available():
+            debug("sandbox: this system has no pledge and unveil")
             return
-        import ctypes  # noqa: PLC0415 - of no use elsewhere
+        import ctypes  # noqa: PLC0415 - slow, and of no use elsewhere
 
         self._errno = ctypes.get_errno
         libc = libc or ctypes.CDLL(None, use_errno=True)
         for name in ("unveil", "pledge"):
             call = getattr(libc, name, None)
             if call is None:
-                debug(f"sandbox: no {name} in this C library")
+                debug(f"sandbox: this C library has no {name}")
                 continue
             call.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
             call.restype = ctypes.c_int
@@ -51,25 +109,30 @@ class Sandbox:
     def enter(self, directory: str | None) -> None:
         """Hide every file but those in `directory`, and pledge the first stage.
 
-        Preload what would be loaded later has to be done before.
+        None for `directory`, where it can not be used, hides them all. The
+        promise dns lets the resolver's own files through. Call `preload` before.
         """
         self._files = directory is not None
-        if directory is not None:
-            self._call("unveil", os.fsencode(directory), b"rwc")
+        if directory is None:
+            self._call("unveil", "/", "")
         else:
-            # Unveiling nothing would leave everything visible.
-            self._call("unveil", b"/", b"")
+            self._call("unveil", directory, "rwc")
         self.narrow("wait")
 
     def narrow(self, stage: str) -> None:
         """Give up what no stage from `stage` on needs."""
-        promises = f"{PROMISES[stage]} {FILES}" if self._files else PROMISES[stage]
-        self._call("pledge", promises.encode(), None)
+        promises = PROMISES[stage]
+        self._call("pledge", f"{promises} {FILES}" if self._files else promises, None)
 
-    def _call(self, name: str, first: bytes, second: bytes | None) -> None:
+    def restrict(self) -> None:
+        """Pledge for a command that a person typed: all stages, no files hidden."""
+        self._call("pledge", f"{PROMISES['wait']} {FILES}", None)
+
+    def _call(self, name: str, first: str, second: str | None) -> None:
         call = self._calls.get(name)
         if call is None:
             return
-        if call(first, second) == -1:
+        encoded = None if second is None else second.encode()
+        if call(os.fsencode(first), encoded) == -1:
             reason = os.strerror(self._errno())
-            self._debug(f"sandbox: {name} {os.fsdecode(first)!r}: {reason}")
+            self._warn(f"sandbox: {name} {first!r}: {reason}; going on without it")

@@ -24,9 +24,11 @@ class Store:
     def __init__(self, directory: str) -> None:
         """Open `directory`; raises StoreError where that can not be done."""
         self.directory = directory
+        self.created = False
         try:
             try:
                 os.mkdir(directory, 0o755)  # noqa: PTH102 - pathlib is slow to import
+                self.created = True
             except FileExistsError:
                 pass
             self._descriptor = os.open(
@@ -34,6 +36,11 @@ class Store:
             )
         except (OSError, ValueError) as error:
             raise self._failed(error) from None
+
+    def give(self, uid: int, gid: int) -> None:
+        """Give the directory to a user, if it was created here."""
+        if self.created:
+            os.fchown(self._descriptor, uid, gid)
 
     def close(self) -> None:
         """Close the directory."""

@@ -23,7 +23,6 @@ def lines(value: str) -> str:
 
 def _shown(char: str) -> str:
     # isprintable() is False for the categories Cc, Cf (bidi overrides), Cs, Co,
-    # Cn, Zl, Zp, and for separators but the space.
-    if char.isprintable():
-        return char
-    return char.encode("unicode_escape").decode("ascii")
+    # Cn, Zl, Zp, and for separators but the space. ascii() needs no codec, which
+    # would have to be loaded, as "unicode_escape" does.
+    return char if char.isprintable() else ascii(char)[1:-1]

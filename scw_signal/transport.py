@@ -143,7 +143,9 @@ class _TimedConnection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         plain = super()._new_conn()
-        timed = _TimedSocket(fileno=plain.detach())
+        timed = _TimedSocket(
+            plain.family, plain.type, plain.proto, fileno=plain.detach()
+        )
         timed.timer = self._timer
         return timed
 

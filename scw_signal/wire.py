@@ -60,6 +60,10 @@ class Endpoint(NamedTuple):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}" + (f":{self.port}" if self.port != PORT else "")
 
+    def is_numeric(self) -> bool:
+        """Tell whether the host is an address, and no resolver is needed for it."""
+        return ":" in self.host or self.host.replace(".", "").isdigit()
+
 
 class Request(NamedTuple):
     """One request: the method, the path with its query, and the body."""

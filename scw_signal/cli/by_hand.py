@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 import os
@@ -13,15 +14,15 @@ from scw_signal.terminal import printable
 if TYPE_CHECKING:
     from scw_signal.cli.options import Arguments, Command
     from scw_signal.errors import ScwSignalError
-    from scw_signal.network import Network
 
 # These commands are over before the collector would find anything.
 gc.disable()
 process.forgo_tls()
 
-from scw_signal import wire  # noqa: E402
+from scw_signal import sandbox, wire  # noqa: E402
 from scw_signal.agent import Patience  # noqa: E402
 from scw_signal.clock import Clock  # noqa: E402
+from scw_signal.network import Network  # noqa: E402
 from scw_signal.transport import Service  # noqa: E402
 
 
@@ -46,16 +47,23 @@ class Session:
             self._progress.failed,
             once=arguments.has("once"),
         )
+        if sandbox.available():
+            self._confine(command)
+
+    def _confine(self, command: Command) -> None:
+        """Pledge; what could not be loaded or opened afterwards comes first."""
+        sandbox.preload()
+        self._network = Network(self._endpoints, self._clock)
+        say = functools.partial(process.complain, command)
+        sandbox.Sandbox(debug=lambda _: None, warn=say).restrict()
 
     def close(self) -> None:
         """Clear the progress line."""
         self._progress.clear()
 
     def _pause(self, seconds: float, floor: float) -> None:
-        if self._network is None:
-            # Here, and not above: only a first try that failed needs it.
-            from scw_signal.network import Network  # noqa: PLC0415
-
+        gc.enable()  # this may take a while after all
+        if self._network is None:  # only a first try that failed needs it
             self._network = Network(self._endpoints, self._clock)
         self._network.pause(seconds, floor)
 
@@ -74,6 +82,8 @@ class Progress:
         self._rewrite = (
             not self._verbose and not arguments.has("quiet") and os.isatty(2)
         )
+        # Asked now: under pledge(2) it would take the promise tty.
+        self._columns = _columns() if self._rewrite else 0
         self._shown = False
 
     def failed(self, error: ScwSignalError, tries: int, delay: float) -> None:
@@ -82,23 +92,23 @@ class Progress:
         if self._verbose:
             self._write(f"{self._name}: {text}\n")
         elif self._rewrite:
-            width = self._columns()
             self._shown = True
-            self._write(f"\r{text[: width - 1]}\x1b[K")
+            self._write(f"\r{text[: self._columns - 1]}\x1b[K")
 
     def clear(self) -> None:
         """Take the rewritten line away."""
         if self._shown:
             self._write("\r\x1b[K")
 
-    def _columns(self) -> int:
-        try:
-            return os.get_terminal_size(2).columns or 80
-        except OSError:
-            return 80
-
     def _write(self, text: str) -> None:
         try:
             os.write(2, text.encode(errors="replace"))
         except OSError:
             pass  # nobody is left to be told
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(2).columns or 80
+    except OSError:
+        return 80

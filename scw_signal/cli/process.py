@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
 from scw_signal import __version__
@@ -35,9 +34,9 @@ def run(command: Command, main: Callable[[Sequence[str]], int]) -> NoReturn:
         hint = f" (see {command.name} --help)" if status == USAGE else ""
         complain(command, f"{error}{hint}")
     except KeyboardInterrupt:
-        die_of(signal.SIGINT)
+        die_of("SIGINT")
     except BrokenPipeError:
-        die_of(signal.SIGPIPE)
+        die_of("SIGPIPE")
     except Exception as error:  # noqa: BLE001 - a bug of ours; never a traceback
         status = FAILED
         kind = type(error).__name__
@@ -81,8 +80,11 @@ def complain(command: Command, message: str) -> None:
         pass  # nobody is left to be told
 
 
-def die_of(number: int) -> NoReturn:
-    """End this process as signal `number` would have, so that a shell can tell."""
+def die_of(name: str) -> NoReturn:
+    """End this process as the signal `name` would have, so that a shell can tell."""
+    import signal  # noqa: PLC0415 - it loads enum: a third of a cached look-up
+
+    number = signal.Signals[name]
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     os._exit(128 + number)  # if the signal is blocked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import json
 import math
 import os
 import signal
@@ -16,11 +16,11 @@ from scw_signal.terminal import printable
 
 process.forgo_tls()
 
-from scw_signal import agent, log, wire  # noqa: E402
+from scw_signal import agent, log, sandbox, wire  # noqa: E402
+from scw_signal.cli import checkup  # noqa: E402
 from scw_signal.clock import Clock  # noqa: E402
 from scw_signal.network import Network  # noqa: E402
 from scw_signal.resolver import Resolver  # noqa: E402
-from scw_signal.sandbox import Sandbox  # noqa: E402
 from scw_signal.transport import Service  # noqa: E402
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ COMMAND = Command(
     (
         Option("debug", "log to standard error, not to syslog", letter="d"),
         Option("verbose", "log details", letter="v"),
+        Option("check", "say what is wrong; signal nothing", letter="n"),
+        Option("json", "with -n: for machines"),
         Option("deadline", "for the signal; for ever if not given", metavar="SECONDS"),
         Option("dns-name", f"to ask the resolver for ({DNS_NAME})", metavar="NAME"),
         Option("dns-timeout", "how long to wait for DNS (15)", metavar="SECONDS"),
@@ -55,11 +57,6 @@ COMMAND = Command(
 class Stopped(BaseException):
     """SIGTERM or SIGINT came; no handler of ordinary errors shall hold it up."""
 
-    def __init__(self, number: int) -> None:
-        """Take the signal's number."""
-        super().__init__(number)
-        self.number = number
-
 
 def main(argv: Sequence[str]) -> int:
     """Run the agent; returns the exit status, raises UsageError."""
@@ -67,100 +64,141 @@ def main(argv: Sequence[str]) -> int:
         arguments = COMMAND.parse(argv)
         if process.informed(COMMAND, arguments):
             return process.OK
-        journal = _journal(arguments)
-        return _run(arguments, journal)
+        setup = _Setup(arguments)
     except UsageError as error:
         # rc.d(8) hides standard error, and this is where one looks then.
         log.Log(log.to_syslog(COMMAND.name), verbose=False).error(str(error))
         raise
+    return _check(setup) if arguments.has("check") else _serve(setup)
 
 
-def _run(arguments: Arguments, journal: log.Log) -> int:
-    """Put the agent together, confine it, and let it do its work."""
-    if arguments.operands:
-        operand = printable(arguments.operands[0], 40)
-        raise UsageError(f"there are no operands, but one was given: {operand!r}")
-    deadline = arguments.seconds("deadline", math.inf)
+class _Setup:
+    """What the command line says; raises UsageError."""
+
+    def __init__(self, arguments: Arguments) -> None:
+        if arguments.operands:
+            operand = printable(arguments.operands[0], 40)
+            raise UsageError(f"there are no operands, but one was given: {operand!r}")
+        if arguments.has("json") and not arguments.has("check"):
+            raise UsageError("--json goes with -n")
+        self.endpoints = wire.endpoints(arguments.all("url"), os.environ)
+        self.deadline = arguments.seconds("deadline", math.inf)
+        self.directory = arguments.text("run-dir", RUN_DIRECTORY)
+        self.dns = not arguments.has("no-dns")
+        self.dns_name = arguments.text("dns-name", DNS_NAME)
+        self.dns_seconds = arguments.seconds("dns-timeout", DNS_SECONDS)
+        if (
+            not 0 < len(self.dns_name) <= LONGEST_NAME
+            or not self.dns_name.isprintable()
+        ):
+            name = printable(self.dns_name, 40)
+            raise UsageError(f"--dns-name takes a host name; not {name!r}")
+        self.json = arguments.has("json")
+        self.debug = arguments.has("debug")
+        self.verbose = arguments.has("verbose")
+
+
+def _check(setup: _Setup) -> int:
+    """Say what is wrong; the status is 0 when the signal would go out."""
     clock = Clock()
-    resolver = _resolver(arguments, clock)
-    endpoints = wire.endpoints(arguments.all("url"), os.environ)
-    store = _store(arguments, journal)
-    network = Network(endpoints, clock)
+    tools = checkup.Tools(
+        endpoints=setup.endpoints,
+        service=lambda endpoints: Service(endpoints, clock),
+        clock=clock,
+        run=checkup.run,
+        directory=setup.directory,
+        dns_name=setup.dns_name,
+    )
+    findings = []
+    for finding in checkup.examine(tools):
+        findings.append(finding)
+        if not setup.json:
+            check, verdict, text = finding
+            process.write(f"{verdict:<5}{check:<9}{text}\n")
+    good, advice = checkup.verdict(findings)
+    if setup.json:
+        listed = [finding._asdict() for finding in findings]
+        answer = {"would_signal": good, "advice": advice, "findings": listed}
+        process.write(json.dumps(answer, indent=2) + "\n")
+    else:
+        process.write(f"{advice}\n")
+    return process.OK if good else process.FAILED
 
+
+def _serve(setup: _Setup) -> int:
+    """Put the agent together, confine it, and let it do its work."""
+    sink = log.to_stderr if setup.debug else log.to_syslog
+    journal = log.Log(sink(COMMAND.name), verbose=setup.verbose)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     try:
-        box = Sandbox(journal.debug)
-        preload()
-        box.enter(store.directory if store else None)
-        agent.boot(
-            agent.Parts(
-                clock=clock,
-                network=network,
-                resolver=resolver,
-                service=Service(endpoints, clock),
-                store=store,
-                log=journal,
-                patience=lambda stage, seconds: agent.Patience(
-                    clock,
-                    seconds,
-                    network.pause,
-                    log.Reporter(stage, clock, journal).failed,
-                    insist=True,
-                ),
-                # A question to the resolver still under way needs its promise.
-                narrow=lambda stage: (
-                    box.narrow(stage) if resolver is None or resolver.idle() else None
-                ),
-            ),
-            STATE,
-            deadline,
-        )
+        agent.boot(_parts(setup, journal), STATE, setup.deadline)
     except ScwSignalError as error:
-        journal.error(f"gave up: {error}")
+        journal.error(str(error))
         return process.FAILED
     except Stopped as stopped:
-        journal.info(f"stopped by {signal.Signals(stopped.number).name}")
-        process.die_of(stopped.number)
+        journal.info(f"stopped by {stopped}")
+        process.die_of(str(stopped))
     return process.OK
 
 
-def preload() -> None:
-    """Import what is otherwise imported on the way, when no file can be opened.
+def _parts(setup: _Setup, journal: log.Log) -> agent.Parts:
+    """Open what the agent works with, and lock the rest away."""
+    clock = Clock()
+    network = Network(setup.endpoints, clock)
+    resolver = Resolver(setup.dns_name, setup.dns_seconds, clock) if setup.dns else None
+    store = _store(setup.directory, journal)
+    _leave_root(store, journal)
+    sandbox.preload()
+    box = sandbox.Sandbox(journal.debug, journal.warning)
+    box.enter(store.directory if store else None)
 
-    A host name is encoded by encodings.idna, which needs stringprep and, in a
-    shared object, unicodedata; tenacity waits for the first failure.
-    """
-    for module in ("encodings.idna", "stringprep", "unicodedata"):
-        importlib.import_module(module)
-    importlib.import_module("scw_signal.retrying")
+    def narrow(stage: str) -> None:
+        # A question to the resolver that is still under way needs its promise.
+        if resolver is None or resolver.idle():
+            box.narrow(stage)
+
+    def patience(stage: str, seconds: float) -> agent.Patience:
+        report = log.Reporter(stage, clock, journal).failed
+        return agent.Patience(clock, seconds, network.pause, report, insist=True)
+
+    return agent.Parts(
+        clock=clock,
+        network=network,
+        resolver=resolver,
+        service=Service(setup.endpoints, clock),
+        store=store,
+        log=journal,
+        patience=patience,
+        narrow=narrow,
+    )
+
+
+def _store(directory: str, journal: log.Log) -> Store | None:
+    """Open the run directory, or say why the work goes on without it."""
+    os.umask(0o022)  # the metadata is for every user's scripts
+    try:
+        return Store(directory)
+    except StoreError as error:
+        journal.warning(f"nothing will be left behind: {error}")
+        return None
+
+
+def _leave_root(store: Store | None, journal: log.Log) -> None:
+    """Become the agent's own user, where root started it."""
+    user = sandbox.user_for_root()
+    if user is None:
+        return
+    try:
+        if store is not None:
+            store.give(user.pw_uid, user.pw_gid)
+        sandbox.become(user)
+        journal.debug(f"going on as {user.pw_name}")
+    except OSError as error:
+        journal.warning(f"going on as root: {user.pw_name}: {error.strerror}")
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
     for other in (signal.SIGTERM, signal.SIGINT):
         signal.signal(other, signal.SIG_IGN)
-    raise Stopped(number)
-
-
-def _journal(arguments: Arguments) -> log.Log:
-    to = log.to_stderr if arguments.has("debug") else log.to_syslog
-    return log.Log(to(COMMAND.name), verbose=arguments.has("verbose"))
-
-
-def _resolver(arguments: Arguments, clock: Clock) -> Resolver | None:
-    """Return who waits for DNS, or None for --no-dns."""
-    seconds = arguments.seconds("dns-timeout", DNS_SECONDS)
-    name = arguments.text("dns-name", DNS_NAME)
-    if not name or len(name) > LONGEST_NAME or not name.isprintable():
-        raise UsageError(f"--dns-name takes a host name; not {printable(name, 40)!r}")
-    return None if arguments.has("no-dns") else Resolver(name, seconds, clock)
-
-
-def _store(arguments: Arguments, journal: log.Log) -> Store | None:
-    """Open the run directory, or say why the work goes on without it."""
-    os.umask(0o022)  # the metadata is for every user's scripts
-    try:
-        return Store(arguments.text("run-dir", RUN_DIRECTORY))
-    except StoreError as error:
-        journal.warning(f"nothing will be left behind: {error}")
-        return None
+    raise Stopped(signal.Signals(number).name)
