@@ -54,7 +54,7 @@ class Session:
         """Pledge; what could not be loaded or opened afterwards comes first."""
         sandbox.preload()
         self._network = Network(self._endpoints, self._clock)
-        say = functools.partial(process.complain, command)
+        say = functools.partial(process.warn, command.name)
         sandbox.Sandbox(debug=lambda _: None, warn=say).restrict()
 
     def close(self) -> None:

@@ -11,36 +11,43 @@ from scw_signal.terminal import lines, printable
 
 TYPE_CHECKING = False  # see render
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
     from scw_signal.cli.options import Arguments, Command
 
 OK, FAILED, USAGE, NO_SUCH_KEY = 0, 1, 2, 3
 
+AGENT = "scw-signald"
+
 _STATUS = {UsageError: USAGE, NoSuchKeyError: NO_SUCH_KEY}
 
 
-def run(command: Command, main: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Run `main` with the command line as this process's whole work, and end it.
+def run(command: str) -> NoReturn:
+    """Run a command, a module of this package, as this process's whole work.
 
-    Whatever goes wrong becomes one line on standard error and an exit status.
+    Whatever goes wrong, from its imports on, becomes one line on standard error
+    and an exit status.
     """
+    name = "scw-" + command.replace("_", "-")
     _keep_standard_descriptors()
     try:
-        status = main(sys.argv[1:])
+        module = __import__(f"scw_signal.cli.{command}", fromlist=["main"])
+        status = module.main(sys.argv[1:])
     except ScwSignalError as error:
         status = _STATUS.get(type(error), FAILED)
-        hint = f" (see {command.name} --help)" if status == USAGE else ""
-        complain(command, f"{error}{hint}")
+        hint = f" (see {name} --help)" if status == USAGE else ""
+        _complain(name, f"{error}{hint}")
     except KeyboardInterrupt:
         die_of("SIGINT")
     except BrokenPipeError:
         die_of("SIGPIPE")
+    except ImportError as error:
+        status = FAILED
+        _complain(name, f"not installed whole: {error}")
     except Exception as error:  # noqa: BLE001 - a bug of ours; never a traceback
         status = FAILED
         kind = type(error).__name__
-        complain(command, f"internal error, please report it: {kind}: {error}")
+        _complain(name, f"internal error, please report it: {kind}: {error}")
     # Sparing the interpreter its taking apart: nothing of ours is buffered.
     os._exit(status)
 
@@ -72,10 +79,10 @@ def write(text: str) -> None:
         raise ScwSignalError(f"standard output: {error.strerror}") from None
 
 
-def complain(command: Command, message: str) -> None:
-    """Write one line to standard error."""
+def warn(name: str, message: str) -> None:
+    """Write one line to standard error, in the name of a command."""
     try:
-        os.write(2, f"{command.name}: {printable(message, 500)}\n".encode())
+        os.write(2, f"{name}: {printable(message, 500)}\n".encode())
     except OSError:
         pass  # nobody is left to be told
 
@@ -111,3 +118,15 @@ def _keep_standard_descriptors() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDONLY)
+
+
+def _complain(name: str, message: str) -> None:
+    """Say why a command failed; for the agent, in the log as well.
+
+    rc.d(8) hides standard error, and the log is where one looks then.
+    """
+    warn(name, message)
+    if name == AGENT:
+        from scw_signal import log  # noqa: PLC0415 - only here, and only then
+
+        log.Log(log.to_syslog(name), verbose=False).error(message)

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.has("quiet"):
         return process.OK
     if not confirmed:
-        process.complain(COMMAND, "sent, but the service did not confirm it")
+        process.warn(COMMAND.name, "sent, but the service did not confirm it")
     process.write(f"{state} signal sent!\n")
     return process.OK
 

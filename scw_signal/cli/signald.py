@@ -35,7 +35,7 @@ DNS_SECONDS = 15.0
 LONGEST_NAME = 253  # characters of a host name, RFC 1035
 
 COMMAND = Command(
-    "scw-signald",
+    process.AGENT,
     "",
     "Wait for network and DNS, tell the cloud that this server has booted,\n"
     "store its metadata, and leave.",
@@ -60,15 +60,10 @@ class Stopped(BaseException):
 
 def main(argv: Sequence[str]) -> int:
     """Run the agent; returns the exit status, raises UsageError."""
-    try:
-        arguments = COMMAND.parse(argv)
-        if process.informed(COMMAND, arguments):
-            return process.OK
-        setup = _Setup(arguments)
-    except UsageError as error:
-        # rc.d(8) hides standard error, and this is where one looks then.
-        log.Log(log.to_syslog(COMMAND.name), verbose=False).error(str(error))
-        raise
+    arguments = COMMAND.parse(argv)
+    if process.informed(COMMAND, arguments):
+        return process.OK
+    setup = _Setup(arguments)
     return _check(setup) if arguments.has("check") else _serve(setup)
 
 
