@@ -11,14 +11,9 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
-from urllib3 import HTTPConnectionPool, Timeout
+from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    NewConnectionError,
-    ReadTimeoutError,
-)
+from urllib3.exceptions import HTTPError
 
 from .errors import BrokenOffError, UnreachableError
 from .wire import Reply
@@ -75,18 +70,12 @@ class Service:
                     retries=False,
                     redirect=False,
                     preload_content=False,
-                    timeout=Timeout(
-                        connect=max(0.001, min(budget, CONNECT_SECONDS)),
-                        read=EXCHANGE_SECONDS,
-                    ),
+                    timeout=EXCHANGE_SECONDS,
                 )
                 try:
                     return _read(response, request.limit)
                 finally:
                     response.close()
-            # NewConnectionError is a ConnectTimeoutError; both: no connection.
-            except ConnectTimeoutError as error:
-                raise UnreachableError(f"{endpoint.host}: {_reason(error)}") from None
             except (HTTPError, OSError) as error:
                 raise BrokenOffError(f"{endpoint.host}: {_reason(error)}") from None
 
@@ -135,17 +124,29 @@ class _TimedSocket(socket.socket):
 
 
 class _TimedConnection(HTTPConnection):
-    """A connection whose socket keeps to a timer."""
+    """A connection that is made, and whose socket reads, within a timer."""
 
     def __init__(self, *args: Any, timer: _Timer, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._timer = timer
 
     def _new_conn(self) -> socket.socket:
-        plain = super()._new_conn()
+        """Connect; raises UnreachableError.
+
+        Not urllib3's way, and the host in bytes: as text it would be encoded
+        by the codec idna, which loads a table of all of Unicode for an address.
+        """
+        address: Any = (self.host.encode("ascii"), self.port)
+        try:
+            plain = socket.create_connection(
+                address, min(self._timer.left(), CONNECT_SECONDS)
+            )
+        except OSError as error:
+            raise UnreachableError(f"{self.host}: {_reason(error)}") from None
         timed = _TimedSocket(
             plain.family, plain.type, plain.proto, fileno=plain.detach()
         )
+        timed.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         timed.timer = self._timer
         return timed
 
@@ -157,18 +158,12 @@ class _Pool(HTTPConnectionPool):
 
 
 def _reason(error: BaseException) -> str:
-    """Say in a few words of our own why an exchange failed."""
-    if isinstance(error, BrokenOffError):
-        return str(error)
-    if isinstance(error, ReadTimeoutError):
-        return "no answer in time"
+    """Say in a few words why an exchange failed."""
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, TimeoutError):
+            return "no answer in time"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__
-    if isinstance(error, NewConnectionError):
-        return "can not connect"
-    if isinstance(error, ConnectTimeoutError):
-        return "connecting took too long"
     return "the reply broke off or is not HTTP"

@@ -8,22 +8,17 @@ import math
 import os
 from typing import TYPE_CHECKING
 
+from scw_signal import sandbox, wire
+from scw_signal.agent import Patience
 from scw_signal.cli import process
+from scw_signal.cli.lean import transport
+from scw_signal.clock import Clock
+from scw_signal.network import Network
 from scw_signal.terminal import printable
 
 if TYPE_CHECKING:
     from scw_signal.cli.options import Arguments, Command
     from scw_signal.errors import ScwSignalError
-
-# These commands are over before the collector would find anything.
-gc.disable()
-process.forgo_tls()
-
-from scw_signal import sandbox, wire  # noqa: E402
-from scw_signal.agent import Patience  # noqa: E402
-from scw_signal.clock import Clock  # noqa: E402
-from scw_signal.network import Network  # noqa: E402
-from scw_signal.transport import Service  # noqa: E402
 
 
 class Session:
@@ -39,7 +34,7 @@ class Session:
         self._clock = Clock()
         self._network: Network | None = None
         self._progress = Progress(command, arguments)
-        self.service = Service(self._endpoints, self._clock)
+        self.service = transport.Service(self._endpoints, self._clock)
         self.patience = Patience(
             self._clock,
             seconds or math.inf,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -30,6 +31,7 @@ def run(command: str) -> NoReturn:
     """
     name = "scw-" + command.replace("_", "-")
     _keep_standard_descriptors()
+    gc.disable()  # most commands are over before it would find anything
     try:
         module = __import__(f"scw_signal.cli.{command}", fromlist=["main"])
         status = module.main(sys.argv[1:])
@@ -95,17 +97,6 @@ def die_of(name: str) -> NoReturn:
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     os._exit(128 + number)  # if the signal is blocked
-
-
-def forgo_tls() -> None:
-    """Keep urllib3 from loading ssl, which this program never uses.
-
-    The service speaks plain HTTP. Without ssl a signal starts sooner, takes
-    less memory, and on LibreSSL urllib3 2 has nothing to warn about on the
-    console. urllib3 supports a Python that was built without ssl; this makes
-    ours look like one. Only a command may do so: it owns its process.
-    """
-    sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
 
 
 def _keep_standard_descriptors() -> None:

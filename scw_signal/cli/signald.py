@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
 import signal
 from typing import TYPE_CHECKING
 
-from scw_signal.cli import process
+from scw_signal import agent, log, sandbox, wire
+from scw_signal.cli import checkup, process
+from scw_signal.cli.lean import transport
 from scw_signal.cli.options import RUN_DIR, URL, Command, Option
+from scw_signal.clock import Clock
 from scw_signal.errors import ScwSignalError, StoreError, UsageError
+from scw_signal.network import Network
+from scw_signal.resolver import Resolver
 from scw_signal.store import RUN_DIRECTORY, Store
 from scw_signal.terminal import printable
-
-process.forgo_tls()
-
-from scw_signal import agent, log, sandbox, wire  # noqa: E402
-from scw_signal.cli import checkup  # noqa: E402
-from scw_signal.clock import Clock  # noqa: E402
-from scw_signal.network import Network  # noqa: E402
-from scw_signal.resolver import Resolver  # noqa: E402
-from scw_signal.transport import Service  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,7 +95,7 @@ def _check(setup: _Setup) -> int:
     clock = Clock()
     tools = checkup.Tools(
         endpoints=setup.endpoints,
-        service=lambda endpoints: Service(endpoints, clock),
+        service=lambda endpoints: transport.Service(endpoints, clock),
         clock=clock,
         run=checkup.run,
         directory=setup.directory,
@@ -122,6 +119,7 @@ def _check(setup: _Setup) -> int:
 
 def _serve(setup: _Setup) -> int:
     """Put the agent together, confine it, and let it do its work."""
+    gc.enable()  # a boot without a network may take days
     sink = log.to_stderr if setup.debug else log.to_syslog
     journal = log.Log(sink(COMMAND.name), verbose=setup.verbose)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -161,7 +159,7 @@ def _parts(setup: _Setup, journal: log.Log) -> agent.Parts:
         clock=clock,
         network=network,
         resolver=resolver,
-        service=Service(setup.endpoints, clock),
+        service=transport.Service(setup.endpoints, clock),
         store=store,
         log=journal,
         patience=patience,
