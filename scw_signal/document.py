@@ -22,6 +22,7 @@ Node: TypeAlias = "bool | int | float | str | list[Node] | dict[str, Node] | Non
 # one from costing more memory than its own 4 MiB several times over.
 MAX_NODES = 50_000
 MAX_DEPTH = 64
+MAX_KEY = 256  # characters of a flat key, which repeats the names of its parents
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -30,7 +31,7 @@ def parse(body: bytes) -> dict[str, Node]:
 
     Raises NonsenseError for anything but one JSON object within the bounds:
     broken JSON, invalid UTF-8, NaN or a number out of range, more than
-    MAX_NODES values, nesting deeper than MAX_DEPTH.
+    MAX_NODES values, nesting deeper than MAX_DEPTH, a flat key longer than MAX_KEY.
     """
     # Before the parser builds anything: at least one of these per value.
     if sum(map(body.count, (b",", b"[", b"{"))) > MAX_NODES:
@@ -49,8 +50,7 @@ def parse(body: bytes) -> dict[str, Node]:
         raise NonsenseError(f"the document is not JSON{_looks_like(body)}") from None
     if not isinstance(document, dict):
         raise NonsenseError("the document is JSON, but not an object")
-    if _depth(document) > MAX_DEPTH:
-        raise NonsenseError("the document is nested too deep")
+    _check(document)
     return document
 
 
@@ -104,18 +104,21 @@ def _number(literal: str) -> float:
     return number
 
 
-def _depth(node: Node) -> int:
-    """Return how deep the containers are nested, level by level."""
-    depth, level = 0, [node]
-    while level:
-        depth += 1
-        level = [
-            child
-            for parent in level
-            if isinstance(parent, (dict, list))
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-        ]
-    return depth
+def _check(node: Node, depth: int = 1, length: int = -1) -> None:
+    """Hold a value, and what it contains, against the bounds.
+
+    `depth` counts the value itself, `length` the characters of its flat key.
+    """
+    if depth > MAX_DEPTH:
+        raise NonsenseError("the document is nested too deep")
+    if length > MAX_KEY:
+        raise NonsenseError(f"the document has keys of more than {MAX_KEY} characters")
+    if isinstance(node, dict):
+        for key, child in node.items():
+            _check(child, depth + 1, length + 1 + len(key))
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            _check(child, depth + 1, length + 1 + len(str(index)))
 
 
 def _looks_like(body: bytes) -> str:

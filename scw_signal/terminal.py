@@ -9,9 +9,10 @@ from __future__ import annotations
 
 def printable(value: str, most: int = 200) -> str:
     """Return `value` on one line, of at most `most` characters, with no controls."""
-    if len(value) > most:
-        value = value[: most - 3] + "..."
-    return value if value.isprintable() else "".join(map(_shown, value))
+    shown = value[: most + 1]  # one more tells that there is more
+    if not shown.isprintable():
+        shown = "".join(map(_shown, shown))
+    return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
 def lines(value: str) -> str:

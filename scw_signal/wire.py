@@ -15,10 +15,10 @@ that insists on the echo of 2018 would retry for ever on the day it changes.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
 
 from . import __version__
 from .errors import (
@@ -40,12 +40,23 @@ STATE_LENGTH = 128  # characters; the platform's own limit is likely this
 LONGEST_QUOTED = 2048
 ACKNOWLEDGEMENT_LIMIT = 64 * 1024  # bytes read of a reply to the signal
 DOCUMENT_LIMIT = 4 * 1024 * 1024  # bytes read of a metadata document
+LONGEST_RETRY_AFTER = 1e9  # seconds, far beyond any cap; enough digits make inf
 
 # Client errors that pass: an endpoint that is not there yet (early in a boot),
 # a timeout, too early (RFC 8470), too many requests (RFC 6585).
 TRANSIENT = frozenset({404, 408, 425, 429})
 _SUCCESS = range(200, 300)
 _REFUSAL = range(300, 500)  # redirects as well: nobody here follows them
+
+# An IPv6 address in brackets, perhaps with a zone, or else a name or an IPv4
+# address; then perhaps a port. Not urlsplit: what that lets through inside and
+# beside brackets changes with the version of Python.
+_URL = re.compile(
+    r"http://(\[(?:[0-9a-f]*:){2,8}[0-9a-f.]*(?:%[\w.-]+)?\]|[\w.-]+)"
+    r"(?::(\d{1,5}))?/?",
+    re.ASCII | re.IGNORECASE,
+)
+_LAST_PORT = 65535
 
 
 class Endpoint(NamedTuple):
@@ -92,24 +103,14 @@ def endpoint(url: str) -> Endpoint:
 
     Raises UsageError.
     """
-    try:
-        parts = urlsplit(url if url.isascii() and url.isprintable() else "")
-        host, port = parts.hostname, parts.port
-    except ValueError:  # a port out of range, an address in broken brackets
-        host = port = None
-    else:
-        if (
-            parts.scheme != "http"
-            or parts.path not in {"", "/"}
-            or any(mark in url for mark in "?#@ \\")
-        ):
-            host = None
-    if not host or port == 0:
+    match = _URL.fullmatch(url)
+    port = int(match[2] or PORT) if match else 0
+    if match is None or not 1 <= port <= _LAST_PORT:
         raise UsageError(
             f"not the URL of a service: {printable(url, 80)!r};"
             " write http://ADDRESS or http://ADDRESS:PORT"
         )
-    return Endpoint(host, PORT if port is None else port)
+    return Endpoint(match[1].strip("[]"), port)
 
 
 def endpoints(urls: list[str], environment: Mapping[str, str]) -> list[Endpoint]:
@@ -221,8 +222,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
     """
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
-        # More digits than this are more than any cap, and int() has a limit.
-        return float(value[:10])
+        return min(float(value), LONGEST_RETRY_AFTER)
     try:
         until = parsedate_to_datetime(value)
         now = parsedate_to_datetime(headers.get("Date", ""))

@@ -1,0 +1,107 @@
+"""The house: imports go one way, and each library has one place.
+
+    cli -> agent -> edges -> pure -> errors
+
+Read from the source, imports for type checkers included, so that what merely
+happens not to be imported today counts as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import scw_signal
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+ERRORS = {"errors"}
+PURE = {"backoff", "document", "flat", "render", "terminal", "wire"}
+CLOCK = {"clock"}  # the seam that whatever waits is given
+EDGES = {"log", "network", "resolver", "retrying", "sandbox", "store", "transport"}
+AGENT = {"agent"}
+CLI = {"cli"}
+EMULATOR = {"emulator"}  # the oracle of the tests shares nothing with the rest
+NOTHING = frozenset[str]()
+
+MAY_IMPORT: dict[str, AbstractSet[str]] = {
+    **dict.fromkeys(ERRORS, NOTHING),
+    **dict.fromkeys(PURE, ERRORS | PURE),
+    **dict.fromkeys(CLOCK, NOTHING),
+    **dict.fromkeys(EDGES, ERRORS | PURE | CLOCK),
+    **dict.fromkeys(AGENT, ERRORS | PURE | CLOCK | EDGES),
+    **dict.fromkeys(CLI, ERRORS | PURE | CLOCK | EDGES | AGENT | CLI),
+    **dict.fromkeys(EMULATOR, NOTHING),
+}
+
+# What can neither read a clock, nor draw at random, nor open anything.
+WITHOUT_IO = {"collections", "email", "json", "math", "re", "shlex", "typing"}
+
+PACKAGE = Path(scw_signal.__file__).parent
+
+
+def imports(path: Path) -> set[str]:
+    """Return the dotted names of what a file imports."""
+    package = ("scw_signal", *path.relative_to(PACKAGE).parent.parts)
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            origin = package[: len(package) + 1 - node.level] if node.level else ()
+            origin += (node.module,) if node.module else ()
+            found.update(".".join((*origin, alias.name)) for alias in node.names)
+    return found - {"__future__.annotations"}
+
+
+def own(name: str) -> str | None:
+    """Return the module of ours, or the package in ours, that a name is from."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "scw_signal" and parts[1] in MAY_IMPORT else None
+
+
+IMPORTS = {
+    path.relative_to(PACKAGE).as_posix(): imports(path)
+    for path in PACKAGE.rglob("*.py")
+    if path != PACKAGE / "__init__.py"
+}
+
+
+@pytest.mark.parametrize("file", sorted(IMPORTS))
+def test_imports_go_one_way(file: str) -> None:
+    place = file.removesuffix(".py").split("/")[0]
+    assert place in MAY_IMPORT, "a new module needs a place in the table above"
+    assert {own(name) for name in IMPORTS[file]} <= MAY_IMPORT[place] | {None}
+
+
+@pytest.mark.parametrize(
+    ("library", "file"),
+    [
+        ("urllib3", "transport.py"),
+        ("tenacity", "retrying.py"),
+        ("ctypes", "sandbox.py"),
+        ("syslog", "log.py"),
+    ],
+)
+def test_each_library_is_known_to_one_module(library: str, file: str) -> None:
+    assert [
+        importer
+        for importer, names in IMPORTS.items()
+        if library in {name.split(".")[0] for name in names}
+    ] == [file]
+
+
+def test_no_other_library_is_needed() -> None:
+    names = {name.split(".")[0] for found in IMPORTS.values() for name in found}
+    assert names - sys.stdlib_module_names == {"scw_signal", "urllib3", "tenacity"}
+
+
+@pytest.mark.parametrize("module", sorted(ERRORS | PURE))
+def test_what_decides_does_no_io(module: str) -> None:
+    names = {name.split(".")[0] for name in IMPORTS[f"{module}.py"]}
+    assert names <= WITHOUT_IO | {"scw_signal"}
