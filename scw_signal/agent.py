@@ -161,6 +161,9 @@ def boot(parts: Parts, state: str, deadline: float = math.inf) -> Receipt:
     _leave(parts, _report(receipt, stages))
 
     metadata = _metadata(parts)
+    # A socket that is left for the interpreter to close is asked for its name
+    # before, which takes the promise that is given up next.
+    parts.network.close()
     parts.narrow("leave")
     if not receipt.confirmed and metadata is not None:
         receipt = _read_back(receipt, metadata, log)

@@ -1,0 +1,240 @@
+"""scw-metadata, installed, end to end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from installed import BIN, ENVIRONMENT, Result, run
+from scw_signal import __version__
+from scw_signal.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SAMPLES = Path(__file__).parent / "samples"
+ROUTED = SAMPLES / "conf-routed-ipv4.json"
+
+pytestmark = pytest.mark.usefixtures("commands")
+
+
+@pytest.fixture
+def service() -> Iterator[Emulator]:
+    with Emulator(document=json.loads(ROUTED.read_text())) as service:
+        yield service
+
+
+@pytest.fixture
+def cache(service: Emulator, tmp_path: Path) -> Path:
+    """Return a run directory that a look-up has filled."""
+    directory = tmp_path / "run"
+    words = ("--cached", "--run-dir", str(directory), "--url", service.url)
+    assert run("scw-metadata", *words, "hostname").status == 0
+    return directory
+
+
+def metadata(service: Emulator, *words: str) -> Result:
+    return run("scw-metadata", "--url", service.url, *words)
+
+
+def cached(directory: Path, *words: str) -> Result:
+    """Look up in the cache; the service's address leads nowhere."""
+    return run("scw-metadata", "--cached", "--run-dir", str(directory), *words)
+
+
+@pytest.mark.parametrize("name", ["routed-ipv4", "ipv6-only", "legacy-2018"])
+def test_no_key_prints_the_services_own_text_form(name: str) -> None:
+    document = json.loads((SAMPLES / f"conf-{name}.json").read_text())
+    with Emulator(document=document) as service:
+        printed = metadata(service).out
+        text = subprocess.run(
+            ["curl", "-s", f"{service.url}/conf"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    assert printed == text
+
+
+def test_keys_print_one_value_a_line_in_their_order(service: Emulator) -> None:
+    assert metadata(service, "HOSTNAME", "PUBLIC_IP_ADDRESS") == (
+        0,
+        "puffy\n198.51.100.7\n",
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    "key", ["PUBLIC_IP_ADDRESS", "public_ip.address", "Public_IP.Address"]
+)
+def test_a_key_is_taken_in_either_spelling_and_any_case(
+    service: Emulator, key: str
+) -> None:
+    assert metadata(service, key).out == "198.51.100.7\n"
+
+
+def test_a_missing_key_is_status_3_with_near_ones_and_nothing_on_stdout(
+    service: Emulator,
+) -> None:
+    status, out, err = metadata(service, "hostname", "hostnam", "no.such")
+    assert (status, out) == (3, "")
+    assert err == "scw-metadata: no such key: HOSTNAM (near: HOSTNAME), NO_SUCH\n"
+
+
+def test_json_prints_the_document(service: Emulator) -> None:
+    printed = json.loads(metadata(service, "--json").out)
+    served = json.loads(ROUTED.read_text())
+    # The platform behind the service keeps these two up to date.
+    for document in (printed, served):
+        del document["state"], document["state_detail"]
+    assert printed == served
+
+
+def test_json_with_a_key_prints_that_part(service: Emulator) -> None:
+    out = metadata(service, "--json", "public_ip", "tags.1").out
+    decoder = json.JSONDecoder()
+    first, end = decoder.raw_decode(out)
+    assert first["address"] == "198.51.100.7"
+    assert decoder.raw_decode(out[end:].lstrip()) == ("role=front", 12)
+
+
+def test_sh_prints_what_metadata_env_holds(service: Emulator, cache: Path) -> None:
+    assert metadata(service, "--sh").out == (cache / "metadata.env").read_text()
+
+
+def test_prefix_changes_the_names(service: Emulator) -> None:
+    assert metadata(service, "--sh", "--prefix", "SRV_", "hostname").out == (
+        "SRV_HOSTNAME='puffy'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--sh", "--json"],
+        ["--prefix", "X_"],
+        ["--sh", "--prefix", "x;id"],
+        ["--timeout", "soon"],
+        ["--timeout", "-1"],
+        ["--timeout"],
+        ["--url", "ftp://127.0.0.1"],
+        ["--url", "http://127.0.0.1\r\nX: y"],
+        ["--nonsense"],
+        ["-z"],
+        ["--json=yes"],
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_status_2(words: list[str]) -> None:
+    status, out, err = run("scw-metadata", *words)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("scw-metadata: ")
+
+
+def test_cached_needs_no_service(cache: Path) -> None:
+    assert cached(cache, "hostname", "zone") == (0, "puffy\nfr-par-1\n", "")
+
+
+@pytest.mark.parametrize("words", [[], ["--json"], ["--sh"], ["--json", "volumes"]])
+def test_cached_prints_what_the_service_would(
+    service: Emulator, cache: Path, words: list[str]
+) -> None:
+    assert cached(cache, *words) == metadata(service, *words)
+
+
+def test_a_cache_that_is_not_ours_is_not_read(service: Emulator, cache: Path) -> None:
+    (cache / "metadata.flat").write_text("HOSTNAME=other\n")
+    words = ("--cached", "--run-dir", str(cache), "--url", service.url)
+    assert run("scw-metadata", *words, "hostname").out == "puffy\n"
+
+
+def test_where_nothing_may_be_stored_there_is_still_an_answer(
+    service: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    words = ("--cached", "--run-dir", str(tmp_path / "file"), "--url", service.url)
+    assert run("scw-metadata", *words, "hostname") == (0, "puffy\n", "")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("503", "the service answered 503"),
+        ("html", "the document is not JSON but HTML"),
+        ("reset", "127.0.0.1: "),
+        ("garbage", "127.0.0.1: the reply broke off or is not HTTP"),
+        ("huge", "the document is larger than 4194304 bytes"),
+    ],
+)
+def test_a_service_that_makes_no_sense_is_one_line_and_status_1(
+    fault: str, reason: str
+) -> None:
+    with Emulator(faults=[fault]) as service:
+        status, out, err = metadata(service, "--timeout", "1.1", "hostname")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert reason in err
+
+
+def test_what_passes_is_tried_again() -> None:
+    with Emulator(faults=["503:1", "html:1"]) as service:
+        assert metadata(service, "state").status == 0
+
+
+def test_no_service_is_one_line_and_status_1() -> None:
+    status, out, err = run("scw-metadata", "--timeout", "0.1", "hostname")
+    assert (status, out) == (1, "")
+    assert err.startswith("scw-metadata: 127.0.0.1: Connection refused; gave up after")
+
+
+def test_a_broken_pipe_is_quiet(cache: Path) -> None:
+    shell = f'"$0" --cached --run-dir {cache} | true; echo "${{PIPESTATUS[0]}}"'
+    done = subprocess.run(
+        ["bash", "-c", f"set +o pipefail; {shell}", BIN / "scw-metadata"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    # Which of the two is first is up to the kernel.
+    assert done.stdout in {"0\n", "141\n"}
+
+
+def test_a_full_disk_is_one_line_and_status_1(cache: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [BIN / "scw-metadata", "--cached", "--run-dir", cache],
+            env=ENVIRONMENT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "scw-metadata: standard output: No space left on device\n"
+
+
+def test_a_document_that_is_not_ascii_survives_a_c_locale(tmp_path: Path) -> None:
+    document = {"name": "café 🐡", "tags": ["\x1b[31m"]}
+    with Emulator(document=document) as service:
+        words = ("--cached", "--run-dir", str(tmp_path), "--url", service.url)
+        for _ in range(2):  # from the service, then from the cache
+            for locale in ("C", "POSIX", "en_US.ISO8859-1"):
+                env = {"LANG": locale, "LC_ALL": locale, "PYTHONUTF8": "0"}
+                assert run("scw-metadata", *words, "name", env=env).out == "café 🐡\n"
+
+
+def test_help_fits_a_screen() -> None:
+    status, out, _ = run("scw-metadata", "--help")
+    assert status == 0
+    assert len(out.splitlines()) <= 24
+    assert max(map(len, out.splitlines())) < 80
+
+
+def test_version_is_the_packages() -> None:
+    assert run("scw-metadata", "--version").out == f"scw-metadata {__version__}\n"

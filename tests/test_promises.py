@@ -1,0 +1,217 @@
+"""That the promises of the agent suffice, proved by its system calls on Linux.
+
+On OpenBSD a call outside the promises kills the agent, at boot and unseen. Here
+it runs under strace through every path of its life, with marks in the trace
+where it would unveil and pledge; tests/promises.py says what each promise allows.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from installed import ENVIRONMENT, NOWHERE
+from promises import Call, needed, violations
+from scw_signal.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.usefixtures("commands")
+
+CONFINED = Path(__file__).parent / "confined.py"
+LOOPBACK = 'ip link set lo up; exec "$@"'
+FILES = " rpath wpath cpath"
+
+
+class Life(NamedTuple):
+    """One run of the agent: what it logged, its marks, what it may not have done."""
+
+    status: int
+    log: str
+    marks: list[str]
+    violations: list[str]
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Callable[..., Life]:
+    """Return a function that runs the agent under strace to its end."""
+    if shutil.which("strace") is None or sys.platform != "linux":
+        pytest.skip("strace is not installed here")
+    trace = tmp_path / "trace"
+
+    def run(
+        *words: str,
+        namespace: tuple[str, ...] = (),
+        until: str = "",
+        end: signal.Signals = signal.SIGTERM,
+    ) -> Life:
+        agent = subprocess.Popen(
+            [
+                *namespace,
+                *("strace", "-f", "-y", "-qq", "-s", "512", "-o", str(trace)),
+                *(sys.executable, str(CONFINED), "-d", *words),
+            ],
+            env={**ENVIRONMENT, **NOWHERE},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert agent.stderr is not None
+        log = ""
+        if until:
+            for line in agent.stderr:
+                log += line
+                if until in line:
+                    break
+            os.kill(child_of(agent.pid), end)
+        log += agent.communicate(timeout=60)[1]
+        marks, found = violations(trace.read_text(errors="replace"))
+        return Life(agent.returncode, log, marks, [str(each) for each in found])
+
+    return run
+
+
+def child_of(strace: int) -> int:
+    """Return the process that strace runs; it would keep a signal to itself."""
+    children = Path(f"/proc/{strace}/task/{strace}/children").read_text().split()
+    return int(children[0])
+
+
+def stages(directory: Path) -> list[str]:
+    """Return the marks of a whole life."""
+    where = str(directory).replace("/", ":")
+    return [
+        f"unveil {where} rwc",
+        f"pledge stdio inet dns{FILES}",
+        f"pledge stdio inet{FILES}",
+        f"pledge stdio{FILES}",
+    ]
+
+
+def test_success(live: Callable[..., Life], tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with Emulator() as service:
+        life = live(
+            "--url", service.url, "--run-dir", str(run_dir), "--dns-name", "localhost"
+        )
+    assert (life.status, life.violations) == (0, [])
+    assert life.marks == stages(run_dir)
+    assert (run_dir / "metadata.env").exists()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "403:1", "429:1", "429-after=0:1", "429-date=0:1", "503:1", "html:1",
+        "garbage:1", "truncate:1", "reset:1", "redirect:1", "huge=100000:1",
+        "wrong-ack:1", "empty-ack:1", "json-ack:1",
+    ],
+)  # fmt: skip
+def test_a_service_that_fails_once(
+    live: Callable[..., Life], tmp_path: Path, fault: str
+) -> None:
+    with Emulator(faults=[fault]) as service:
+        life = live(
+            "--no-dns", "--url", service.url, "--run-dir", str(tmp_path / "run")
+        )
+    assert (life.status, life.violations) == (0, [])
+
+
+def test_metadata_that_is_not_ascii(live: Callable[..., Life], tmp_path: Path) -> None:
+    document = {"name": "café \x1b \udc80", "state_detail": "\u202ebooting"}
+    with Emulator(document=document, faults=["state/html"]) as service:
+        life = live("--no-dns", "--url", service.url, "--run-dir", str(tmp_path))
+    assert (life.status, life.violations) == (0, [])
+    assert "unconfirmed" in life.log
+
+
+def test_a_directory_that_can_not_be_used(
+    live: Callable[..., Life], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with Emulator() as service:
+        life = live(
+            "--no-dns", "--url", service.url, "--run-dir", str(tmp_path / "file")
+        )
+    assert (life.status, life.violations) == (0, [])
+    assert life.marks == [
+        "unveil :",
+        "pledge stdio inet dns",
+        "pledge stdio inet",
+        "pledge stdio",
+    ]
+
+
+def test_a_deadline_that_passes(live: Callable[..., Life], tmp_path: Path) -> None:
+    life = live("--no-dns", "--deadline", "1.1", "--run-dir", str(tmp_path))
+    assert (life.status, life.violations) == (1, [])
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_a_back_off(
+    live: Callable[..., Life], tmp_path: Path, end: signal.Signals
+) -> None:
+    with Emulator(faults=["429-after=60"]) as service:
+        words = ("--no-dns", "--url", service.url, "--run-dir", str(tmp_path))
+        life = live(*words, until="429", end=end)
+    assert f"stopped by {end.name}" in life.log
+    assert life.violations == []
+
+
+def test_no_route(live: Callable[..., Life], tmp_path: Path) -> None:
+    life = live(
+        "--url", "http://169.254.42.42", "--run-dir", str(tmp_path),
+        namespace=empty_namespace(),
+        until="waiting for a route",
+    )  # fmt: skip
+    assert "stopped by SIGTERM" in life.log
+    assert life.violations == []
+
+
+def test_a_resolver_that_fails(live: Callable[..., Life], tmp_path: Path) -> None:
+    life = live(
+        "--url", "http://127.0.0.1:1", "--run-dir", str(tmp_path),
+        "--dns-timeout", "0.5",
+        namespace=(*empty_namespace(), "sh", "-c", LOOPBACK, "sh"),
+        until="Connection refused",
+    )  # fmt: skip
+    assert "dns: no answer" in life.log
+    assert life.violations == []
+
+
+@pytest.mark.parametrize(
+    ("call", "needs"),
+    [
+        (Call("openat", 'AT_FDCWD</>, "/etc/passwd", O_RDONLY'), set()),
+        (Call("openat", 'AT_FDCWD</>, "/lib/x.so", O_RDONLY|O_CLOEXEC'), set()),
+        (Call("openat", '5</run/x>, ".state.1", O_WRONLY|O_CREAT'), {"cpath"}),
+        (Call("openat", '5</run/y>, ".state.1", O_WRONLY|O_CREAT'), set()),
+        (Call("openat", 'AT_FDCWD</>, "/etc/resolv.conf", O_RDONLY'), {"dns"}),
+        (Call("socket", "AF_NETLINK, SOCK_RAW, NETLINK_ROUTE"), {"dns"}),
+        (Call("socket", "AF_PACKET, SOCK_RAW, 0"), set()),
+        (Call("mmap", "NULL, 4096, PROT_READ|PROT_EXEC, MAP_PRIVATE"), {"prot_exec"}),
+        (Call("clone3", "{flags=CLONE_VFORK}"), {"proc"}),
+        (Call("execve", '"/bin/sh"'), set()),
+        (Call("fchmod", "5</run/x/state>, 0644"), set()),
+        (Call("setsockopt", "5, SOL_SOCKET, SO_BINDTODEVICE"), {"inet"}),
+        (Call("setsockopt", "5, SOL_TCP, TCP_NODELAY, [1], 4"), {"stdio"}),
+    ],
+)
+def test_the_table_knows_what_is_not_allowed(call: Call, needs: set[str]) -> None:
+    assert needed(call, "/run/x") == needs
+
+
+def empty_namespace() -> tuple[str, ...]:
+    """Return a command that runs another one where there is no network."""
+    words = ("unshare", "--net") if os.getuid() == 0 else ("unshare", "-r", "--net")
+    if subprocess.run([*words, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no network namespace can be made here")
+    return words

@@ -1,0 +1,282 @@
+"""scw-signald, installed, end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from installed import Result, run, start
+from scw_signal.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("commands")
+
+FILES = {"state", "metadata.json", "metadata.flat", "metadata.env"}
+
+
+@pytest.fixture
+def service() -> Iterator[Emulator]:
+    with Emulator() as service:
+        yield service
+
+
+def agent(service: Emulator, directory: Path, *words: str) -> Result:
+    return run("scw-signald", *arguments(service, directory), "--no-dns", *words)
+
+
+def arguments(service: Emulator, directory: Path) -> tuple[str, ...]:
+    return "-d", "--url", service.url, "--run-dir", str(directory)
+
+
+def state(directory: Path) -> dict[str, str]:
+    lines = (directory / "state").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_a_boot_is_signalled_and_the_server_runs(
+    service: Emulator, tmp_path: Path
+) -> None:
+    assert agent(service, tmp_path).status == 0
+    assert service.server_state == "running"
+    assert [(r.method, r.target) for r in service.requests] == [
+        ("PATCH", "/state"),
+        ("GET", "/conf?format=json"),
+    ]
+
+
+def test_it_leaves_the_state_behind(service: Emulator, tmp_path: Path) -> None:
+    agent(service, tmp_path)
+    found = state(tmp_path)
+    seconds = {name: found.pop(name) for name in list(found) if "SECONDS" in name}
+    assert found == {
+        "STATE_DETAIL": "booted",
+        "CONFIRMED": "True",
+        "URL": service.url,
+        "TRIES": "1",
+    }
+    assert set(seconds) == {"NETWORK_SECONDS", "DNS_SECONDS", "SIGNAL_SECONDS"}
+    assert all(float(value) >= 0 for value in seconds.values())
+
+
+def test_it_leaves_the_metadata_behind_for_every_user(
+    service: Emulator, tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    agent(service, directory)
+    assert {path.name for path in directory.iterdir()} == FILES
+    for path in directory.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    served = json.loads((directory / "metadata.json").read_text())
+    assert served["state_detail"] == "booted"
+    words = ("--cached", "--run-dir", str(directory))
+    assert run("scw-metadata", *words, "hostname").out.strip() == served["hostname"]
+
+
+def test_metadata_env_can_be_sourced(service: Emulator, tmp_path: Path) -> None:
+    agent(service, tmp_path)
+    printed = subprocess.run(
+        ["sh", "-c", '. "$0/metadata.env"; echo "$SCW_STATE_DETAIL"', tmp_path],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert printed == "booted\n"
+
+
+def test_the_log_has_a_line_a_stage(service: Emulator, tmp_path: Path) -> None:
+    _, out, err = agent(service, tmp_path)
+    stages = [line.split(": ")[1] for line in err.splitlines()]
+    assert out == ""
+    assert stages == ["network", "signal", "metadata"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["reset", "429", "429-after=0", "503", "404", "wrong-ack", "html", "garbage"],
+)
+def test_a_service_that_comes_to_its_senses_gets_the_signal(
+    tmp_path: Path, fault: str
+) -> None:
+    # html: a page instead of an acknowledgement is taken for unconfirmed.
+    with Emulator(faults=[f"{fault}:2"]) as service:
+        assert agent(service, tmp_path).status == 0
+        expected = "1" if fault == "html" else "3"
+        assert state(tmp_path)["TRIES"] == expected
+
+
+def test_an_unconfirmed_signal_is_confirmed_by_the_document(tmp_path: Path) -> None:
+    with Emulator(faults=["state/empty-ack"]) as service:
+        _, _, err = agent(service, tmp_path)
+    assert "confirmed, /conf says 'booted'" in err
+    assert state(tmp_path)["CONFIRMED"] == "True"
+
+
+def test_an_unconfirmed_signal_that_the_document_denies_says_so(
+    tmp_path: Path,
+) -> None:
+    with Emulator(faults=["state/html"]) as service:
+        status, _, err = agent(service, tmp_path)
+    assert status == 0
+    assert "unconfirmed, /conf says 'booting kernel'" in err
+    assert state(tmp_path)["CONFIRMED"] == "False"
+
+
+def test_a_deadline_that_passes_is_status_1(tmp_path: Path) -> None:
+    with Emulator(faults=["503"]) as service:
+        status, _, err = agent(service, tmp_path, "--deadline", "1.2")
+    assert status == 1
+    assert "gave up after" in err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metadata_that_can_not_be_had_does_not_take_the_signal_back(
+    service: Emulator, tmp_path: Path
+) -> None:
+    service.set_faults(["conf/403"])
+    process = start("scw-signald", *arguments(service, tmp_path), "--no-dns")
+    assert process.stderr is not None
+    lines = iter(process.stderr.readline, "")
+    assert any("metadata: the service refused" in line for line in lines)
+    assert state(tmp_path)["STATE_DETAIL"] == "booted"
+    process.terminate()
+    process.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("wait", ["back-off", "hang"])
+def test_a_signal_ends_it_with_one_plain_line(
+    tmp_path: Path, number: signal.Signals, wait: str
+) -> None:
+    fault = {"back-off": "429-after=60", "hang": "hang"}[wait]
+    with Emulator(faults=[fault]) as service:
+        arrived = when_asked(service)
+        process = start("scw-signald", *arguments(service, tmp_path), "--no-dns")
+        assert process.stderr is not None
+        assert "network" in process.stderr.readline()
+        if wait == "back-off":
+            assert "429" in process.stderr.readline()
+        else:
+            assert arrived.wait(10)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=3)
+    assert err == f"scw-signald: stopped by {number.name}\n"
+    assert process.returncode == -number
+
+
+def test_a_resolver_that_says_nothing_is_a_warning(
+    service: Emulator, tmp_path: Path
+) -> None:
+    # .invalid never resolves, but the bound is what ends the wait here.
+    words = (*arguments(service, tmp_path), "--dns-timeout", "0")
+    status, _, err = run("scw-signald", *words)
+    assert status == 0
+    assert "dns: no answer in 0.0 s; signalling without it" in err
+    assert service.server_state == "running"
+
+
+def test_a_run_directory_that_is_a_file_is_a_warning(
+    service: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "run").write_text("mine")
+    status, _, err = agent(service, tmp_path / "run")
+    assert status == 0
+    assert "nothing will be left behind" in err
+    assert (tmp_path / "run").read_text() == "mine"
+    assert service.server_state == "running"
+
+
+def test_a_symlink_planted_in_the_run_directory_is_not_followed(
+    service: Emulator, tmp_path: Path
+) -> None:
+    victim, directory = tmp_path / "victim", tmp_path / "run"
+    victim.write_text("mine")
+    directory.mkdir()
+    for name in FILES:
+        (directory / name).symlink_to(victim)
+    assert agent(service, directory).status == 0
+    assert victim.read_text() == "mine"
+    assert not any(path.is_symlink() for path in directory.iterdir())
+
+
+def test_an_unknown_flag_is_one_line_and_status_2() -> None:
+    status, out, err = run("scw-signald", "--frobnicate")
+    assert (status, out) == (2, "")
+    assert err == (
+        "scw-signald: there is no option --frobnicate (see scw-signald --help)\n"
+    )
+
+
+def test_two_agents_at_once_both_end_well(service: Emulator, tmp_path: Path) -> None:
+    words = (*arguments(service, tmp_path), "--no-dns")
+    both = [start("scw-signald", *words) for _ in range(2)]
+    assert [process.communicate(timeout=30) and process.returncode for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+
+
+def test_a_file_that_was_half_written_when_it_was_killed_is_cleared_or_hidden(
+    service: Emulator, tmp_path: Path
+) -> None:
+    half = tmp_path / f".state.{os.getpid()}"
+    half.write_text("STATE_DET")
+    agent(service, tmp_path)
+    assert state(tmp_path)["STATE_DETAIL"] == "booted"
+
+
+def test_check_tells_that_the_signal_would_go_out_and_sends_none(
+    service: Emulator, tmp_path: Path
+) -> None:
+    words = ("-n", "--url", service.url, "--run-dir", str(tmp_path / "run"))
+    status, out, err = run("scw-signald", *words, "--dns-name", "localhost")
+    lines = out.splitlines()
+    assert (status, err) == (0, "")
+    assert {line.split()[0] for line in lines[:-1]} <= {"ok", "warn"}
+    assert "the signal would go out" in lines[-1].lower()
+    assert [r.method for r in service.requests if r.method != "GET"] == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_check_tells_what_is_wrong_when_nothing_answers(tmp_path: Path) -> None:
+    words = ("-n", "--run-dir", str(tmp_path), "--dns-name", "localhost")
+    status, out, _ = run("scw-signald", *words)
+    assert status == 1
+    assert "FAIL connect" in out
+    assert "Nothing answers" in out.splitlines()[-1]
+
+
+def test_check_in_json_says_the_same(service: Emulator, tmp_path: Path) -> None:
+    words = ("-n", "--json", "--url", service.url, "--run-dir", str(tmp_path))
+    status, out, _ = run("scw-signald", *words, "--dns-name", "localhost")
+    answer = json.loads(out)
+    assert (status, answer["would_signal"]) == (0, True)
+    assert {"check", "verdict", "text"} == set(answer["findings"][0])
+
+
+def test_help_fits_a_screen() -> None:
+    status, out, _ = run("scw-signald", "--help")
+    assert status == 0
+    assert len(out.splitlines()) <= 24
+    assert max(map(len, out.splitlines())) < 80
+
+
+def when_asked(service: Emulator) -> threading.Event:
+    """Return an event that is set once the service has a request."""
+    event = threading.Event()
+
+    def watch() -> None:
+        while not service.requests and not event.wait(0.01):
+            pass
+        event.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    return event
