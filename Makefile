@@ -15,8 +15,14 @@ help:
 	@echo "make clean   remove what these made"
 
 # The tests run against the wheel, installed as a user would have it.
-$(VENV)/.made:
+$(VENV)/.made: tests/make-venv
 	@sh tests/make-venv "$(PYTHON)" "$(VENV)" "$(DEPS)"
+
+# Watching it takes no more than what it runs on.
+demo:
+	@sh tests/make-venv "$(PYTHON)" .venv-demo demo
+	@rm -rf build scw_signal.egg-info
+	@.venv-demo/bin/python tests/demo.py
 
 wheel: $(VENV)/.made
 	@rm -rf build dist scw_signal.egg-info
@@ -37,8 +43,8 @@ lint: $(VENV)/.made
 	mandoc -Tlint -Wstyle packaging/man/*.[0-9]
 
 clean:
-	rm -rf .venv-newest .venv-oldest build dist build.log scw_signal.egg-info \
+	rm -rf .venv-newest .venv-oldest .venv-demo build dist build.log scw_signal.egg-info \
 	    .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
-.PHONY: help wheel test lint clean
+.PHONY: help demo wheel test lint clean

@@ -1,0 +1,111 @@
+"""`make demo`: a boot, from the closed port to the acknowledgement, as a timeline.
+
+Starts the emulated metadata service and the agent as processes of their own,
+on loopback, and prints what each of them says, with the seconds since the start.
+"""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BIN = Path(sys.executable).parent
+PATIENCE = 50.0  # seconds, after which something is wrong
+
+# What goes wrong at first: the port is closed for two seconds, then the service
+# sheds load, then it is being restarted.
+FAULTS = ("refuse:2", "state/429-after=1:1", "state/503:1")
+KEYS = ("hostname", "commercial_type", "zone", "public_ip.address", "state_detail")
+
+BOLD, DIM, OFF = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if sys.stdout.isatty() else [""] * 3
+
+
+class Line(NamedTuple):
+    """A line that a process printed, or None at its end, and when it came."""
+
+    seconds: float
+    who: str
+    text: str | None
+
+
+def main() -> int:
+    """Run the demonstration; the exit status is the agent's."""
+    start = time.monotonic()
+    lines: queue.SimpleQueue[Line] = queue.SimpleQueue()
+    directory = tempfile.mkdtemp(prefix="scw-signal-demo-")
+
+    def follow(who: str, stream: IO[str], said: Callable[[str], str]) -> None:
+        """Put each line of a stream into the queue."""
+
+        def read() -> None:
+            for line in stream:
+                lines.put(Line(time.monotonic() - start, who, said(line.rstrip())))
+            lines.put(Line(time.monotonic() - start, who, None))
+
+        threading.Thread(target=read, daemon=True).start()
+
+    emulator = [sys.executable, "-m", "scw_signal.emulator", "--watchdog", "120"]
+    for fault in FAULTS:
+        emulator += ["--fault", fault]
+    service = subprocess.Popen(emulator, stdout=subprocess.PIPE, text=True)
+    try:
+        assert service.stdout is not None
+        url = service.stdout.readline().strip()
+        print(
+            f"{BOLD}A server boots; its metadata service, {url}, is not ready.{OFF}\n"
+        )
+        print(f"{DIM}seconds  who       what{OFF}")
+        # The service's lines begin with a clock of its own.
+        follow("service", service.stdout, lambda line: line.strip().partition(" ")[2])
+        agent = subprocess.Popen(
+            [
+                *(BIN / "scw-signald", "-d", "--dns-name", "localhost"),
+                *("--url", url, "--run-dir", directory),
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert agent.stderr is not None
+        follow("agent", agent.stderr, lambda line: line.partition(": ")[2])
+        show_until_agent_ends(lines)
+        status = agent.wait(PATIENCE)
+        if status == 0:
+            show_look_ups(directory)
+    finally:
+        service.terminate()
+        service.wait(PATIENCE)
+        shutil.rmtree(directory)
+    return status
+
+
+def show_until_agent_ends(lines: queue.SimpleQueue[Line]) -> None:
+    """Print the lines of both as they come; raises queue.Empty when none does."""
+    while True:
+        seconds, who, text = lines.get(timeout=PATIENCE)
+        if text is None and who == "agent":
+            return
+        if text:
+            mark = BOLD if "acknowledged" in text or "running" in text else ""
+            print(f"{seconds:7.2f}  {who:<8}  {mark}{text}{OFF}", flush=True)
+
+
+def show_look_ups(directory: str) -> None:
+    """Print what a script on the server can ask from now on, without a network."""
+    print(f"\n{BOLD}What the agent left behind, read without the network:{OFF}\n")
+    command = [str(BIN / "scw-metadata"), "--cached", "--run-dir", directory, *KEYS]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True)
+    print(f"$ scw-metadata --cached {' '.join(KEYS)}\n{printed.stdout}", end="")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
