@@ -33,7 +33,7 @@ wheel: $(VENV)/.made
 	    --force-reinstall --no-deps dist/scw_signal-*.whl
 
 test: wheel
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/pytest $(PYTEST_FLAGS)
 
 lint: $(VENV)/.made
 	$(BIN)/ruff check .

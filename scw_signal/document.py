@@ -22,7 +22,7 @@ Node: TypeAlias = "bool | int | float | str | list[Node] | dict[str, Node] | Non
 # one from costing more memory than its own 4 MiB several times over.
 MAX_NODES = 50_000
 MAX_DEPTH = 64
-MAX_KEY = 256  # characters of a flat key, which repeats the names of its parents
+MAX_KEY = 128  # characters of a flat key, which repeats the names of its parents
 _BOM = b"\xef\xbb\xbf"
 
 

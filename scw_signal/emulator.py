@@ -7,24 +7,23 @@ and how sure that is:
 
     PATCH /state, its reply and its headers   a packet capture of 2018
     GET /conf and its JSON form               the vendor's clients, documentation
-    how text is quoted in them                the same; quotes in values: likely
+    how text is quoted in them                the same; a quote in a value: likely
     a state has at most 128 characters        likely
-    400, 404, 405, 411, 413, 431              HTTP; what the service says: unknown
+    what it says to requests that are wrong   HTTP; the service's words: unknown
     `booted` makes a starting server run      seen until 2018; in 2025-26 servers
                                               run without it, and only the
                                               state_detail waits for the signal
-    the watchdog that reboots a silent one    seen until 2018, in some ranges;
-                                              whether it exists today: unknown
+    the watchdog that reboots a silent one    seen until 2018, on some ranges;
+                                              whether it still exists: unknown
     the faults                                429, 503, 404, HTML, a closed port
                                               and silence were seen in the field,
                                               the others are what else may happen
 
-The user data is not imitated: its paths answer 404, as on a server without any.
+User data is not imitated: its paths answer 404, as on a server without any.
 
-Strategy: one thread, the keeper, owns the listening socket and everything that
-happens by itself (the watchdog, the closed port). Each connection has a thread.
-They share the state behind one lock, and every wait in them ends when the
-emulator is closed.
+Strategy: one thread, the keeper, owns the listening socket and whatever happens
+by itself (the watchdog, the closed port). Each connection has a thread too.
+They share the state under one lock, and every wait in them ends with `close`.
 """
 
 from __future__ import annotations
@@ -35,7 +34,6 @@ import json
 import math
 import os
 import re
-import selectors
 import signal
 import socket
 import struct
@@ -46,27 +44,28 @@ from collections import deque
 from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, final
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn, final
 from urllib.parse import parse_qs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 BOOTING = "booting kernel"  # the state_detail that the platform itself sets
 STATE_LENGTH = 128  # characters
 BODY_LIMIT = 64 * 1024  # bytes of a request's body
-LINE_LIMIT = 8 * 1024  # bytes of a line of a request's head
+LINE_LIMIT = 8 * 1024  # bytes of a line in a request's head
 HEADER_LIMIT = 100  # lines
 BACKLOG = 128  # connections that wait to be accepted
-HISTORY = 10_000  # requests and events remembered
-REBOOT = 0.25  # seconds that a hard-rebooted server takes to be starting again
-LINGER = 1.0  # seconds granted to a client to read why it was turned away
-REOPEN = 0.05  # seconds between tries to get a closed port back
-LONGEST_PAUSE = 3600.0  # seconds; select takes no infinity
+HISTORY = 10_000  # requests, and events, that are remembered
+LAST_PORT = 65535
+REBOOT = 0.25  # seconds until a hard-rebooted server is starting again
+TICK = 0.02  # seconds between the keeper's looks at the clock
+IDLE = 75.0  # seconds until an idle connection is closed, as nginx does it
+GRACE = 1.0  # seconds for a client to read why it is turned away
 
+Headers = tuple[tuple[str, str], ...]
 
 # Text in the grammar of the service
-
 
 _BARE = re.compile(r"[A-Za-z0-9@%_+=:,./-]+")
 
@@ -76,22 +75,21 @@ def flatten(document: Mapping[str, object]) -> str:
     return "".join(
         f"{line}\n"
         for key, value in document.items()
-        for line in _flat_lines(key.upper(), value)
+        for line in _lines(key.upper(), value)
     )
 
 
-def _flat_lines(key: str, value: object) -> Iterator[str]:
+def _lines(key: str, value: object) -> Iterator[str]:
     if isinstance(value, dict):
         yield f"{key}={_quoted(' '.join(value).upper())}"
-        parts = [(str(name).upper(), part) for name, part in value.items()]
+        for name, part in value.items():
+            yield from _lines(f"{key}_{name}".upper(), part)
     elif isinstance(value, list):
         yield f"{key}={len(value)}"
-        parts = [(str(index), part) for index, part in enumerate(value)]
+        for index, part in enumerate(value):
+            yield from _lines(f"{key}_{index}", part)
     else:
         yield f"{key}={'' if value is None else _quoted(str(value))}"
-        return
-    for name, part in parts:
-        yield from _flat_lines(f"{key}_{name}", part)
 
 
 def _quoted(value: str) -> str:
@@ -101,7 +99,7 @@ def _quoted(value: str) -> str:
 
 
 def _printable(text: str, most: int = 160) -> str:
-    """Return what a client sent as bounded ASCII that a terminal does not obey."""
+    """Return text from elsewhere as bounded ASCII that no terminal obeys."""
     shown = text[: most + 1].encode("unicode_escape").decode("ascii")
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
@@ -114,7 +112,7 @@ class Request(NamedTuple):
 
     method: str
     target: str
-    headers: tuple[tuple[str, str], ...]  # in their order
+    headers: Headers  # in their order
     body: bytes
     seconds: float  # since the emulator started
     client: tuple[str, int]  # address and port
@@ -133,18 +131,30 @@ class Event(NamedTuple):
         return f"{self.seconds:8.3f} {self.text}"
 
 
+class _Incoming(NamedTuple):
+    method: str
+    target: str
+    headers: Headers
+    body: bytes
+    keep: bool  # the client may send another request on this connection
+
+    @property
+    def path(self) -> str:
+        return _ORIGIN.sub("", self.target).partition("?")[0]
+
+
 class _Reply(NamedTuple):
     status: int
     body: bytes = b""
-    kind: str = "text/plain"
-    headers: tuple[tuple[str, str], ...] = ()  # an empty value leaves one out
+    content_type: str = "text/plain"
+    headers: Headers = ()  # an empty value leaves a header out
     note: str = ""  # for the event
 
-    def serialised(self, *, keep: bool, head_only: bool) -> bytes:
+    def serialised(self, *, keep: bool, bodiless: bool) -> bytes:
         fields = {
             "Server": "Tengine",
             "Date": formatdate(usegmt=True),
-            "Content-Type": self.kind,
+            "Content-Type": self.content_type,
             "Content-Length": str(len(self.body)),
             "Connection": "keep-alive" if keep else "close",
             **dict(self.headers),
@@ -152,70 +162,49 @@ class _Reply(NamedTuple):
         lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
         lines += [f"{name}: {value}" for name, value in fields.items() if value]
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
-        return head if head_only else head + self.body
+        return head if bodiless else head + self.body
 
 
-class _Incoming(NamedTuple):
-    method: str
-    target: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-    keep: bool  # the client can send another request on this connection
-
-    @property
-    def path(self) -> str:
-        return _ORIGIN.sub("", self.target).partition("?")[0]
-
-    @property
-    def query(self) -> dict[str, list[str]]:
-        return parse_qs(self.target.partition("?")[2])
+def _said(status: int, words: str, *headers: tuple[str, str]) -> _Reply:
+    """Return a reply that is a line of text."""
+    note = f"reason={_quoted(words)}"
+    return _Reply(status, f"{words}\n".encode(), headers=headers, note=note)
 
 
 class _TurnedAwayError(Exception):
-    """A request that is not served, nor is anything after it: status, reason."""
+    """A request so wrong that the connection ends with the reply to it."""
 
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(status, reason)
-        self.reply = _said(status, reason)
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(status, words)
+        self.reply = _said(status, words)
 
 
+# Strict: a client that tries its luck here would try it on the service.
 _REQUEST_LINE = re.compile(r"([!-~]+) ([!-~]+) HTTP/1\.([01])")
-_HEADER = re.compile(r"([\w!#$%&'*+.^`|~-]+):[ \t]*(.*?)[ \t]*", re.ASCII | re.DOTALL)
-_ORIGIN = re.compile(r"\Ahttp://[^/?]*", re.IGNORECASE)  # what a proxy is sent
-
-
-def _said(status: int, reason: str, *headers: tuple[str, str]) -> _Reply:
-    """Return a reply that is a line of text, and a note in the event."""
-    return _Reply(
-        status, f"{reason}\n".encode(), headers=headers, note=f"reason={_quoted(reason)}"
-    )
+_HEADER = re.compile(r"([\w!#$%&'*+.^`|~-]+):(.*)", re.ASCII | re.DOTALL)
+_ORIGIN = re.compile(r"\Ahttp://[^/?]*", re.IGNORECASE)  # as a proxy is sent it
 
 
 def _read_request(stream: BinaryIO, connection: socket.socket) -> _Incoming:
-    """Read one request.
-
-    Raises EOFError when the client has left, or _TurnedAwayError.
-    """
+    """Read one request; raises _TurnedAwayError, or EOFError if the client left."""
     match = _REQUEST_LINE.fullmatch(_read_line(stream))
     if match is None:
         raise _TurnedAwayError(400, "the request line is malformed")
-    headers = []
-    while line := _read_line(stream):
-        header = _HEADER.fullmatch(line)
-        if header is None:
-            raise _TurnedAwayError(400, "a header is malformed")
-        headers.append((header[1], header[2]))
-        if len(headers) > HEADER_LIMIT:
-            raise _TurnedAwayError(431, "too many headers")
-    is_new = match[3] == "1"
-    if len(_values(headers, "host")) != 1 and is_new:
+    modern = match[3] == "1"
+    headers = _read_headers(stream)
+    if modern and len(_values(headers, "host")) != 1:
         raise _TurnedAwayError(400, "there is not one Host header")
-    body = stream.read(length := _body_length(headers, connection))
+    length = _body_length(headers)
+    if "100-continue" in _values(headers, "expect"):
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+    body = stream.read(length)
     if len(body) < length:
         raise EOFError
+    # Anywhere in the value, as nginx has it: the vendor's C tool says "closed",
+    # and waits for the end of the connection.
     wishes = ",".join(_values(headers, "connection")).lower()
-    keep = "close" not in wishes if is_new else "keep-alive" in wishes
-    return _Incoming(match[1], match[2], tuple(headers), body, keep)
+    keep = "close" not in wishes if modern else "keep-alive" in wishes
+    return _Incoming(match[1], match[2], headers, body, keep)
 
 
 def _read_line(stream: BinaryIO) -> str:
@@ -227,285 +216,244 @@ def _read_line(stream: BinaryIO) -> str:
     return line.decode("latin-1").removesuffix("\n").removesuffix("\r")
 
 
-def _body_length(headers: list[tuple[str, str]], connection: socket.socket) -> int:
-    """Return the bytes of the body, and have the client send them."""
+def _read_headers(stream: BinaryIO) -> Headers:
+    headers: list[tuple[str, str]] = []
+    while line := _read_line(stream):
+        match = _HEADER.fullmatch(line)
+        if match is None:
+            raise _TurnedAwayError(400, "a header is malformed")
+        headers.append((match[1], match[2].strip(" \t")))
+        if len(headers) > HEADER_LIMIT:
+            raise _TurnedAwayError(431, "there are too many headers")
+    return tuple(headers)
+
+
+def _body_length(headers: Headers) -> int:
     if _values(headers, "transfer-encoding"):
         raise _TurnedAwayError(411, "a body needs a Content-Length")
     lengths = _values(headers, "content-length") or ["0"]
-    if len(lengths) > 1 or not re.fullmatch(r"[0-9]{1,18}", lengths[0]):
+    if len(lengths) > 1 or not re.fullmatch("[0-9]{1,18}", lengths[0]):
         raise _TurnedAwayError(400, "the Content-Length is malformed")
-    length = int(lengths[0])
-    if length > BODY_LIMIT:
+    if int(lengths[0]) > BODY_LIMIT:
         raise _TurnedAwayError(413, f"the body is larger than {BODY_LIMIT} bytes")
-    if "100-continue" in _values(headers, "expect"):
-        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-    return length
+    return int(lengths[0])
 
 
-def _values(headers: Iterable[tuple[str, str]], wanted: str) -> list[str]:
+def _values(headers: Headers, wanted: str) -> list[str]:
     return [value for name, value in headers if name.lower() == wanted]
 
 
-def _signalled_state(body: bytes) -> str:
-    """Read the state out of the body of a signal.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
-    Raises ValueError, with the reason as its text.
-    """
+
+def _signalled_state(body: bytes) -> str:
+    """Read the state out of the body of a signal; raises ValueError, saying why."""
     try:
         message = json.loads(body)
     except (ValueError, RecursionError):
         raise ValueError("the body is not JSON") from None
     state = message.get("state_detail") if isinstance(message, dict) else None
     if not isinstance(state, str):
-        raise ValueError("state_detail is missing, or is not a string")
+        raise ValueError("there is no string state_detail")  # noqa: TRY004
     if len(state) > STATE_LENGTH:
-        raise ValueError(f"state_detail is over {STATE_LENGTH} characters")
-    try:
-        state.encode()
-    except UnicodeEncodeError:  # JSON can spell half a surrogate pair
-        raise ValueError("state_detail is not Unicode") from None
+        raise ValueError(f"state_detail is longer than {STATE_LENGTH} characters")
+    if _SURROGATE.search(state):  # JSON can spell half a pair; it has no bytes
+        raise ValueError("state_detail is not Unicode")
     return state
+
+
+def _acknowledgement(state: str) -> _Reply:
+    body = f"STATE_DETAIL={_quoted(state)}\n".encode()
+    return _Reply(200, body, note=f"state_detail={_quoted(_printable(state))}")
 
 
 # Faults
 
 
 class Fault(NamedTuple):
-    """A fault that waits for requests; `parse_fault` makes one."""
+    """A fault that waits for requests, made by `parse_fault`."""
 
     name: str
     argument: float
-    count: float  # requests that are left; for refuse seconds; inf is for good
+    left: float  # requests, but for refuse seconds; inf: for good
     path: str | None  # the path it is for; None: every one
 
 
-class _Case(NamedTuple):
+class _Delivery(NamedTuple):
+    connection: socket.socket
+    wire: bytes  # the reply; empty if there is none
     argument: float
-    state_detail: str
+    closing: threading.Event
 
 
 class _Kind(NamedTuple):
     summary: str
-    argument: float | None = None  # what it is if not given; None: there is none
-    limits: tuple[float, float] = (0, 0)  # of the argument
-    effect: bool = False  # the request has its effect all the same
-    reply: Callable[[_Case], _Reply] | None = None  # in the place of the true one
-    # How the bytes of the reply get on their way; the connection ends with it.
-    deliver: Callable[[socket.socket, bytes, float, threading.Event], None] | None = (
-        None
-    )
+    effect: bool = False  # the request still does what it is for
+    # Given the argument and the state_detail: what is said in place of the truth.
+    reply: Callable[[float, str], _Reply] | None = None
+    # How the reply gets on its way, if at all; the connection ends with it.
+    deliver: Callable[[_Delivery], None] | None = None
 
 
-def _retry_date(case: _Case) -> _Reply:
+def _retry_date(seconds: float, _: str) -> _Reply:
     # Both dates from one reading of the clock: they have whole seconds only.
     now = int(time.time())
-    date = formatdate(now, usegmt=True)
-    later = formatdate(now + math.ceil(case.argument), usegmt=True)
-    return _said(429, "slow down", ("Date", date), ("Retry-After", later))
+    later = formatdate(now + math.ceil(seconds), usegmt=True)
+    dates = (("Date", formatdate(now, usegmt=True)), ("Retry-After", later))
+    return _said(429, "slow down", *dates)
 
 
-def _html(_: _Case) -> _Reply:
-    page = b"<!DOCTYPE html>\n<html><body><h1>It works!</h1></body></html>\n"
-    return _Reply(200, page, "text/html")
-
-
-def _empty_ack(case: _Case) -> _Reply:
-    status = int(case.argument)
+def _empty(status: float, _: str) -> _Reply:
     bare = (("Content-Type", ""), ("Content-Length", ""))
-    return _Reply(status, headers=bare if status == HTTPStatus.NO_CONTENT else ())
+    return _Reply(int(status), headers=bare if status == HTTPStatus.NO_CONTENT else ())
 
 
-def _json_ack(case: _Case) -> _Reply:
-    body = json.dumps({"state_detail": case.state_detail}).encode()
+def _vast(size: float, _: str) -> _Reply:
+    length = "" if math.isinf(size) else str(int(size))
+    return _Reply(200, headers=(("Content-Length", length),))
+
+
+def _echo(_: float, state: str) -> _Reply:
+    body = json.dumps({"state_detail": state}).encode()
     return _Reply(200, body, "application/json")
 
 
-def _huge(case: _Case) -> _Reply:
-    size = "" if math.isinf(case.argument) else str(int(case.argument))
-    return _Reply(200, headers=(("Content-Length", size),))
+def _reset(to: _Delivery) -> None:
+    # With no time to linger, closing throws away what is queued and sends a RST.
+    no_time = struct.pack("ii", 1, 0)
+    to.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_time)
 
 
-def _deliver_reset(
-    connection: socket.socket, _wire: bytes, _argument: float, _closing: threading.Event
-) -> None:
-    # With no time to linger, close() throws away what is queued and sends RST.
-    connection.setsockopt(
-        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-    )
-
-
-def _deliver_nothing(
-    connection: socket.socket, _wire: bytes, _argument: float, _closing: threading.Event
-) -> None:
-    while connection.recv(4096):
+def _hang(to: _Delivery) -> None:
+    to.connection.settimeout(None)
+    while to.connection.recv(4096):
         pass
 
 
-def _deliver_bytewise(
-    connection: socket.socket, wire: bytes, argument: float, closing: threading.Event
-) -> None:
-    for at in range(len(wire)):
-        connection.sendall(wire[at : at + 1])
-        if closing.wait(argument):
+def _drip(to: _Delivery) -> None:
+    for at in range(len(to.wire)):
+        to.connection.sendall(to.wire[at : at + 1])
+        if to.closing.wait(to.argument):
             return
 
 
-def _deliver_much(
-    connection: socket.socket, wire: bytes, argument: float, _closing: threading.Event
-) -> None:
-    connection.sendall(wire)
-    block = b"STATE_DETAIL=huge" + b"." * 65518 + b"\n"
-    while argument > 0:
-        connection.sendall(block[: int(min(argument, len(block)))])
-        argument -= len(block)
+def _pour(to: _Delivery) -> None:
+    to.connection.sendall(to.wire)
+    block = b"STATE_DETAIL=huge\n" * 4096
+    left = to.argument
+    while left > 0:
+        to.connection.sendall(block[: int(min(left, len(block)))])
+        left -= len(block)
 
 
-def _deliver_half(
-    connection: socket.socket, wire: bytes, _argument: float, _closing: threading.Event
-) -> None:
-    head, blank, body = wire.partition(b"\r\n\r\n")
-    connection.sendall(head + blank + body[: len(body) // 2])
+def _truncate(to: _Delivery) -> None:
+    head, blank, body = to.wire.partition(b"\r\n\r\n")
+    to.connection.sendall(head + blank + body[: len(body) // 2])
 
 
-def _deliver_garbage(
-    connection: socket.socket, _wire: bytes, _argument: float, _closing: threading.Event
-) -> None:
-    connection.sendall(b"\x16\x03\x01\x00\xff\x1b[2J SSH-2.0? \x00\xfe\r\n\r\n\xff")
+def _babble(to: _Delivery) -> None:
+    to.connection.sendall(b"\x16\x03\x01\x00\xff\x1b[2J no HTTP \x00\xfe\r\n\r\n\xff")
 
 
-_DAY = 86400.0
+_PAGE = b"<!DOCTYPE html>\n<title>Welcome</title>\n<h1>It works!</h1>\n"
+_DAY = 86400.0  # seconds
 
 FAULTS = {
-    "refuse": _Kind("the port is closed; COUNT is the seconds it stays so"),
-    "reset": _Kind(
-        "the request is read, then the connection is reset", deliver=_deliver_reset
-    ),
-    "hang": _Kind("the request is read and never answered", deliver=_deliver_nothing),
+    "refuse": _Kind("the port is closed, for COUNT seconds"),
+    "reset": _Kind("the request is read, the connection reset", deliver=_reset),
+    "hang": _Kind("the request is read and never answered", deliver=_hang),
     "drip": _Kind(
-        "the reply comes a byte every ARG seconds (1)",
-        argument=1,
-        limits=(0, _DAY),
-        effect=True,
-        deliver=_deliver_bytewise,
+        "the true reply, a byte every ARG seconds (1)", effect=True, deliver=_drip
     ),
-    "429": _Kind(
-        "429 without Retry-After", reply=lambda _: _said(429, "slow down")
-    ),
+    "429": _Kind("429, no Retry-After", reply=lambda *_: _said(429, "slow down")),
     "429-after": _Kind(
-        "429 with Retry-After: ARG seconds (1)",
-        argument=1,
-        limits=(0, math.inf),
-        reply=lambda case: _said(
-            429, "slow down", ("Retry-After", f"{case.argument:.0f}")
+        "429, Retry-After: ARG seconds (1)",
+        reply=lambda seconds, _: _said(
+            429, "slow down", ("Retry-After", str(math.ceil(seconds)))
         ),
     ),
-    "429-date": _Kind(
-        "429 with a Retry-After that is the Date and ARG seconds (1)",
-        argument=1,
-        limits=(0, 365 * _DAY),
-        reply=_retry_date,
-    ),
-    "503": _Kind("503", reply=lambda _: _said(503, "not now")),
-    "404": _Kind("404", reply=lambda _: _said(404, "not here")),
-    "403": _Kind("403", reply=lambda _: _said(403, "not you")),
-    "html": _Kind("200 and a web page", reply=_html),
+    "429-date": _Kind("429, Retry-After: the Date and ARG s (1)", reply=_retry_date),
+    "503": _Kind("503", reply=lambda *_: _said(503, "not now")),
+    "404": _Kind("404", reply=lambda *_: _said(404, "not here")),
+    "403": _Kind("403", reply=lambda *_: _said(403, "not for you")),
+    "html": _Kind("a web page", reply=lambda *_: _Reply(200, _PAGE, "text/html")),
     "wrong-ack": _Kind(
-        f"200 that acknowledges another state, {BOOTING!r}",
-        reply=lambda _: _Reply(200, f"STATE_DETAIL={_quoted(BOOTING)}\n".encode()),
+        f"200 that names another state, {BOOTING!r}; nothing is done",
+        reply=lambda *_: _acknowledgement(BOOTING),
     ),
     "empty-ack": _Kind(
-        "the signal is taken, the reply is empty; ARG is its status (200)",
-        argument=200,
-        limits=(200, 204),
+        "done, but the reply is empty; its status is ARG (200)",
         effect=True,
-        reply=_empty_ack,
+        reply=_empty,
     ),
-    "json-ack": _Kind(
-        "the signal is taken, the reply is JSON", effect=True, reply=_json_ack
-    ),
+    "json-ack": _Kind("done, but the reply is JSON", effect=True, reply=_echo),
     "huge": _Kind(
-        "200 and ARG bytes (100 million); inf has no end, and no Content-Length",
-        argument=1e8,
-        limits=(0, math.inf),
-        reply=_huge,
-        deliver=_deliver_much,
+        "200 and ARG bytes (1e8); inf: without an end", reply=_vast, deliver=_pour
     ),
     "redirect": _Kind(
         "302 to /elsewhere",
-        reply=lambda _: _said(302, "over there", ("Location", "/elsewhere")),
+        reply=lambda *_: _said(302, "over there", ("Location", "/elsewhere")),
     ),
     "truncate": _Kind(
-        "the signal is taken, the body of the reply ends halfway",
-        effect=True,
-        deliver=_deliver_half,
+        "done, but the body ends halfway", effect=True, deliver=_truncate
     ),
-    "garbage": _Kind("bytes that are no HTTP", deliver=_deliver_garbage),
+    "garbage": _Kind("bytes that are no HTTP", deliver=_babble),
 }
-_NO_FAULT = _Kind("the true reply", effect=True)
+_NONE = _Kind("the truth", effect=True)
+_ARGUMENTS = {  # fault: what ARG is if not given, its least, its most
+    "drip": (1.0, 0.0, _DAY),
+    "429-after": (1.0, 0.0, 1e12),
+    "429-date": (1.0, 0.0, 365 * _DAY),
+    "empty-ack": (200.0, 200.0, 204.0),
+    "huge": (1e8, 0.0, math.inf),
+}
 
 _ENDPOINTS = {  # path: methods, what it is
     "/": (("GET", "HEAD"), "this list"),
-    "/conf": (("GET", "HEAD"), "the metadata as text; ?format=json for JSON"),
-    "/state": (("PATCH",), 'the signal, {"state_detail": "booted"}'),
+    "/conf": (("GET", "HEAD"), "the metadata as text; ?format=json: as JSON"),
+    "/state": (("PATCH",), 'the signal: {"state_detail": "booted"}'),
 }
 _FILTERS = ("state", "conf")
 
-_SPEC = re.compile(r"(?:([^/]*)/)?([^/=:]*)(?:=([^:]*))?(?::(.*))?", re.DOTALL)
+_SPEC = re.compile(
+    "(?:(?P<endpoint>[^/]*)/)?(?P<name>[^/=:]*)"
+    "(?:=(?P<argument>[^:]*))?(?::(?P<count>.*))?",
+    re.DOTALL,
+)
 
 
 def parse_fault(spec: str) -> Fault:
-    """Read a fault: `[ENDPOINT/]NAME[=ARG][:COUNT]`.
+    """Read a fault, `[ENDPOINT/]NAME[=ARG][:COUNT]`.
 
     Raises ValueError, with a text for the user.
     """
-    shown = _printable(spec, 60)
+    shown = f"in '{_printable(spec, 60)}'"
     match = _SPEC.fullmatch(spec)
-    if match is None or match[2] not in FAULTS:
-        raise ValueError(f"unknown fault '{shown}'; known are {', '.join(FAULTS)}")
+    if match is None or match["name"] not in FAULTS:
+        raise ValueError(f"{shown}: unknown fault; known are {', '.join(FAULTS)}")
     endpoint, name, argument, count = match.groups()
-    if endpoint is not None and (endpoint not in _FILTERS or name == "refuse"):
-        raise ValueError(
-            f"in '{shown}': a fault is for all requests, or for one of"
-            f" {', '.join(_FILTERS)} (refuse is for all)"
-        )
-    kind = FAULTS[name]
-    if argument is not None and kind.argument is None:
-        raise ValueError(f"in '{shown}': {name} takes no argument")
-    return Fault(
-        name,
-        _number(shown, argument, kind.argument or 0.0, kind.limits),
-        _count(shown, count, fraction=name == "refuse"),
-        None if endpoint is None else f"/{endpoint}",
-    )
+    closes = name == "refuse"
+    if endpoint is not None and (closes or endpoint not in _FILTERS):
+        known = "none for refuse" if closes else f"known are {', '.join(_FILTERS)}"
+        raise ValueError(f"{shown}: unknown endpoint; {known}")
+    if argument is not None and name not in _ARGUMENTS:
+        raise ValueError(f"{shown}: {name} takes no argument")
+    default, least, most = _ARGUMENTS.get(name, (0.0, 0.0, 0.0))
+    number = default if argument is None else _number(argument)
+    if not least <= number <= most:
+        raise ValueError(f"{shown}: the argument is from {least:g} to {most:g}")
+    left = math.inf if count is None else _number(count)
+    if not left > 0 or not (closes or left == math.inf or left.is_integer()):
+        unit = "seconds" if closes else "requests"
+        raise ValueError(f"{shown}: the count is a number of {unit} above 0")
+    return Fault(name, number, left, None if endpoint is None else f"/{endpoint}")
 
 
-def _number(
-    shown: str, text: str | None, default: float, limits: tuple[float, float]
-) -> float:
-    if text is None:
-        return default
+def _number(text: str) -> float:
     try:
-        number = float(text)
+        return float(text)
     except ValueError:
-        number = math.nan
-    if not limits[0] <= number <= limits[1]:
-        raise ValueError(
-            f"in '{shown}': the argument is a number"
-            f" from {limits[0]:g} to {limits[1]:g}"
-        )
-    return number
-
-
-def _count(shown: str, text: str | None, *, fraction: bool) -> float:
-    if text is None:
-        return math.inf
-    pattern = r"\d{1,9}(\.\d{1,9})?" if fraction else r"\d{1,9}"
-    if not re.fullmatch(pattern, text, re.ASCII) or not float(text):
-        raise ValueError(
-            f"in '{shown}': the count is a number of"
-            f" {'seconds' if fraction else 'requests'} above 0"
-        )
-    return float(text)
+        return math.nan  # which is in no range
 
 
 # The service
@@ -515,13 +463,10 @@ def _count(shown: str, text: str | None, *, fraction: bool) -> float:
 class Emulator:
     """A metadata service that serves from its construction until `close`.
 
-    A `document` replaces the built-in one; `state` (if there is one) and
-    `state_detail` in it follow what happens. `faults` are written as for the
-    command. A server whose `booted` does not come within `watchdog` seconds is
-    hard-rebooted, again and again; None is never. `on_event` is called with
-    each event, by whichever thread it happens in, one at a time.
-
-    Raises OSError if it can not listen, ValueError for a bad fault.
+    A `document` replaces the built-in one; `state_detail`, and `state` if it is
+    there, follow what happens. `faults` are written as for the command. A server
+    that does not signal `booted` within `watchdog` seconds is hard-rebooted, each
+    time again; None never does it.
     """
 
     def __init__(
@@ -532,33 +477,26 @@ class Emulator:
         document: Mapping[str, object] | None = None,
         faults: Sequence[str] = (),
         watchdog: float | None = None,
-        on_event: Callable[[Event], None] | None = None,
     ) -> None:
+        """Serve; raises OSError if it can not listen, ValueError for a bad fault."""
         self._faults = [parse_fault(spec) for spec in faults]
-        self._document = copy.deepcopy(dict(document or DOCUMENT))
-        self._watchdog = watchdog
-        self._on_event = on_event
-        self._lock = threading.Condition()  # guards everything from here on
+        self._document = copy.deepcopy(dict(DOCUMENT if document is None else document))
+        self._watchdog = math.inf if watchdog is None else watchdog
+        self._host = host
+        self._listener: socket.socket | None = _listen(host, port)
+        self._port: int = self._listener.getsockname()[1]
+        self._start = time.monotonic()
         self._closing = threading.Event()
-        self._settled = False  # the keeper has done what the faults ask for
-        self._refuse_until: float | None = None  # None: no refuse is under way
+        self._lock = threading.Condition()  # guards what follows
+        self._server_state = "starting"
+        self._state_detail = BOOTING
+        # Moments are seconds since the start; inf never comes.
+        self._deadline = self._watchdog
+        self._reopening = math.inf
         self._requests: deque[Request] = deque(maxlen=HISTORY)
         self._events: deque[Event] = deque(maxlen=HISTORY)
+        self._follower: Callable[[Event], None] | None = None
         self._workers: list[tuple[threading.Thread, socket.socket]] = []
-        self._state_detail = BOOTING
-        self._server_state = "starting"
-        self._start = time.monotonic()
-        self._deadline = watchdog  # seconds since the start; None: no watch
-
-        self._listener: socket.socket | None = _listen(host, port)
-        self._host = host
-        self._port: int = self._listener.getsockname()[1]
-        self._waker, self._woken = socket.socketpair()
-        self._waker.setblocking(False)
-        self._woken.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._woken, selectors.EVENT_READ)
-        self._selector.register(self._listener, selectors.EVENT_READ)
         self._keeper = threading.Thread(target=self._keep, daemon=True)
         self._keeper.start()
         with self._lock:
@@ -574,49 +512,36 @@ class Emulator:
 
     def close(self) -> None:
         """Close every socket and end every thread, whatever they wait for."""
+        self._closing.set()
         with self._lock:
-            if self._closing.is_set():
-                return
-            self._closing.set()
             self._lock.notify_all()
-        self._wake()
-        self._keeper.join()  # from here on there are no new workers
+        self._keeper.join()  # after it there are no new workers
         for _, connection in self._workers:
             _shutdown(connection, socket.SHUT_RDWR)
         for worker, _ in self._workers:
             worker.join()
-        self._waker.close()
-        self._woken.close()
-
-    @property
-    def port(self) -> int:
-        """The TCP port."""
-        return self._port
 
     @property
     def url(self) -> str:
-        """The address of the service, without a slash at the end."""
+        """The address of the service, with no slash at the end."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
 
     @property
     def requests(self) -> list[Request]:
-        """The requests so far that were whole, the latest ones if there are many.
-
-        A request is in here before its reply is sent.
-        """
+        """The whole requests so far; one is here before its reply is sent."""
         with self._lock:
             return list(self._requests)
 
     @property
     def events(self) -> list[Event]:
-        """What happened so far, the latest if there is much."""
+        """What happened so far."""
         with self._lock:
             return list(self._events)
 
     @property
     def server_state(self) -> str:
-        """Either `starting`, `running`, or for a moment `hard-rebooted`."""
+        """`starting`, `running`, or for a quarter of a second `hard-rebooted`."""
         with self._lock:
             return self._server_state
 
@@ -626,73 +551,83 @@ class Emulator:
         with self._lock:
             return self._state_detail
 
-    @property
-    def document(self) -> dict[str, object]:
-        """The metadata as they are served now."""
-        with self._lock:
-            current = {**self._document, "state_detail": self._state_detail}
-            if "state" in current:
-                current["state"] = self._server_state
-            return current
-
     def set_faults(self, faults: Sequence[str]) -> None:
         """Replace what is left of the faults.
 
-        When it returns, a port that is to be closed is closed, and one that is
-        to be open is open. Raises ValueError, and then changes nothing.
+        On return a port that is to be closed is closed, and one that is to be
+        open is open. Raises ValueError, and then nothing has changed.
         """
         parsed = [parse_fault(spec) for spec in faults]
         with self._lock:
             self._faults = parsed
-            self._refuse_until = None
+            self._reopening = math.inf
             self._settle()
+
+    def follow(self, follower: Callable[[Event], None]) -> None:
+        """Call `follower` with each event, with those so far at once.
+
+        It is called in the thread in which something happens, one at a time.
+        """
+        with self._lock:
+            self._follower = follower
+            for event in self._events:
+                follower(event)
 
     def wait_until(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Wait until `condition` holds, for `seconds` at most; tell whether it does.
 
-        It is asked at every event, under the emulator's lock.
+        It is asked at every event, with the emulator standing still.
         """
         with self._lock:
             return self._lock.wait_for(condition, seconds)
 
-    # The keeper's thread
+    # The keeper
 
     def _keep(self) -> None:
         while not self._closing.is_set():
             with self._lock:
                 self._run_refusals()
                 self._run_watchdog()
-                self._settled = True
                 self._lock.notify_all()
-                pause = self._pause()
-            for key, _ in self._selector.select(pause):
-                if key.fileobj is self._woken:
-                    self._woken.recv(4096)
-                else:
-                    self._accept()
-        self._stop_listening()
-        self._selector.close()
+            if self._listener:
+                self._accept(self._listener)
+            else:
+                self._closing.wait(TICK)
+        if self._listener:
+            self._listener.close()
 
     def _run_refusals(self) -> None:
-        while self._faults and self._faults[0].name == "refuse":
-            if self._refuse_until is None:
-                self._refuse_until = self._now() + self._faults[0].count
-                if self._stop_listening():
-                    self._happened("port closed fault=refuse")
-            if self._now() < self._refuse_until:
+        while self._refuses():
+            if self._reopening == math.inf:
+                self._reopening = self._now() + self._faults[0].left
+                self._close_port()
+            if self._now() < self._reopening:
                 return
             del self._faults[0]
-            self._refuse_until = None
+            self._reopening = math.inf
         if self._listener is None:
             try:
                 self._listener = _listen(self._host, self._port)
-            except OSError:  # taken meanwhile; the keeper tries again
+            except OSError:  # somebody took it meanwhile: the next tick tries again
                 return
-            self._selector.register(self._listener, selectors.EVENT_READ)
             self._happened("port open")
 
+    def _refuses(self) -> bool:
+        return bool(self._faults) and self._faults[0].name == "refuse"
+
+    def _close_port(self) -> None:
+        if self._listener is None:
+            return
+        self._listener.close()
+        self._listener = None
+        # Connections that are kept alive would go on being served. This ends
+        # those that are idle; a reply that is on its way still gets out.
+        for _, connection in self._workers:
+            _shutdown(connection, socket.SHUT_RD)
+        self._happened("port closed fault=refuse")
+
     def _run_watchdog(self) -> None:
-        if self._deadline is None or self._now() < self._deadline:
+        if self._now() < self._deadline:
             return
         if self._server_state == "starting":
             self._become("hard-rebooted")
@@ -700,41 +635,16 @@ class Emulator:
         else:
             self._state_detail = BOOTING
             self._become("starting")
-            self._deadline = self._now() + (self._watchdog or 0.0)
+            self._deadline = self._now() + self._watchdog
 
-    def _pause(self) -> float:
-        moments = [LONGEST_PAUSE + self._now()]
-        if self._deadline is not None:
-            moments.append(self._deadline)
-        if self._refuse_until is not None:
-            moments.append(self._refuse_until)
-        elif self._listener is None:
-            moments.append(self._now() + REOPEN)
-        return max(0.0, min(moments) - self._now())
-
-    def _stop_listening(self) -> bool:
-        """Close the port, and tell whether it was open."""
-        if self._listener is None:
-            return False
-        self._selector.unregister(self._listener)
-        self._listener.close()
-        self._listener = None
-        # Or kept-alive connections would still be served. This ends the ones
-        # that are idle; a reply that is under way still gets out.
-        for _, connection in self._workers:
-            _shutdown(connection, socket.SHUT_RD)
-        return True
-
-    def _accept(self) -> None:
-        if self._listener is None:
-            return
+    def _accept(self, listener: socket.socket) -> None:
         try:
-            connection, address = self._listener.accept()
-        except OSError:  # the client has left already
+            connection, address = listener.accept()
+        except OSError:  # nobody came in this tick, or who came has left already
             return
-        connection.setblocking(True)  # BSDs hand on what the listener has
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        client = (str(address[0]), int(address[1]))
+        connection.settimeout(IDLE)
+        client = (address[0], address[1])
         worker = threading.Thread(
             target=self._converse, args=(connection, client), daemon=True
         )
@@ -743,18 +653,18 @@ class Emulator:
             self._workers.append((worker, connection))
             worker.start()
 
-    # The threads of the connections
+    # The workers
 
     def _converse(self, connection: socket.socket, client: tuple[str, int]) -> None:
-        """Serve one connection, a request after the other."""
+        """Serve one connection, request after request."""
         with connection, connection.makefile("rb") as stream:
             try:
                 while self._exchange(stream, connection, client):
                     pass
-            except (OSError, EOFError):
-                pass  # the client has left
             except _TurnedAwayError as error:
                 self._turn_away(connection, error.reply)
+            except (OSError, EOFError):
+                pass  # the client has left, or has nothing more to ask
 
     def _exchange(
         self, stream: BinaryIO, connection: socket.socket, client: tuple[str, int]
@@ -763,18 +673,19 @@ class Emulator:
         incoming = _read_request(stream, connection)
         with self._lock:
             fault = self._take_fault(incoming.path)
-            kind = FAULTS[fault.name] if fault else _NO_FAULT
+            kind = FAULTS[fault.name] if fault else _NONE
             argument = fault.argument if fault else 0.0
-            reply = self._route(incoming) if kind.effect else None
+            reply = self._answer(incoming) if kind.effect else None
             if kind.reply:
-                reply = kind.reply(_Case(argument, self._state_detail))
+                note = reply.note if reply else ""
+                reply = kind.reply(argument, self._state_detail)._replace(note=note)
             self._record(incoming, client, reply, fault)
             self._settle()
             keep = incoming.keep and not kind.deliver and self._listener is not None
-        head_only = incoming.method == "HEAD"
-        wire = reply.serialised(keep=keep, head_only=head_only) if reply else b""
+        bodiless = incoming.method == "HEAD"
+        wire = reply.serialised(keep=keep, bodiless=bodiless) if reply else b""
         if kind.deliver:
-            kind.deliver(connection, wire, argument, self._closing)
+            kind.deliver(_Delivery(connection, wire, argument, self._closing))
         else:
             connection.sendall(wire)
         return keep
@@ -783,57 +694,53 @@ class Emulator:
         with self._lock:
             self._happened(f"? -> {reply.status} {reply.note}")
         try:
-            connection.sendall(reply.serialised(keep=False, head_only=False))
-            # What was not read makes close() reset the connection, which would
-            # take the reply away from the client.
+            connection.sendall(reply.serialised(keep=False, bodiless=False))
+            # What is not read makes closing a reset, and that can overtake the reply.
             connection.shutdown(socket.SHUT_WR)
-            end = time.monotonic() + LINGER
-            while (left := end - time.monotonic()) > 0:
-                connection.settimeout(left)
-                if not connection.recv(65536):
-                    break
+            connection.settimeout(GRACE)
+            while connection.recv(65536):
+                pass
         except OSError:
             pass
 
+    # With the lock held
+
     def _take_fault(self, path: str) -> Fault | None:
         for at, fault in enumerate(self._faults):
-            if fault.name == "refuse":  # what is behind it comes after it
+            if fault.name == "refuse":  # what stands behind it comes after it
                 return None
-            if fault.path in (None, path):
-                left = fault._replace(count=fault.count - 1)
-                self._faults[at : at + 1] = [left] if left.count else []
+            if fault.path in {None, path}:
+                rest = fault._replace(left=fault.left - 1)
+                self._faults[at : at + 1] = [rest] if rest.left else []
                 return fault
         return None
 
-    def _route(self, incoming: _Incoming) -> _Reply:
+    def _answer(self, incoming: _Incoming) -> _Reply:
         methods, _ = _ENDPOINTS.get(incoming.path, ((), ""))
         if not methods:
             return _said(404, "not found")
         if incoming.method not in methods:
             return _said(405, "method not allowed", ("Allow", ", ".join(methods)))
         if incoming.path == "/state":
-            return self._signal(incoming.body)
-        if incoming.path == "/":
-            return _Reply(200, _index().encode())
-        document = self.document
-        if "json" in incoming.query.get("format", ()):
-            return _Reply(200, json.dumps(document).encode(), "application/json")
-        # A document may spell half a surrogate pair, which has no bytes.
-        return _Reply(200, flatten(document).encode("utf-8", "replace"))
+            return self._take_signal(incoming.body)
+        if incoming.path == "/conf":
+            return self._tell(parse_qs(incoming.target.partition("?")[2]))
+        return _Reply(200, _index().encode())
 
-    def _signal(self, body: bytes) -> _Reply:
+    def _take_signal(self, body: bytes) -> _Reply:
         try:
-            state = _signalled_state(body)
+            self._state_detail = _signalled_state(body)
         except ValueError as error:
             return _said(400, str(error))
-        self._state_detail = state
-        return _Reply(
-            200,
-            f"STATE_DETAIL={_quoted(state)}\n".encode(),
-            note=f"state_detail={_quoted(_printable(state))}",
-        )
+        return _acknowledgement(self._state_detail)
 
-    # Under the lock, in any thread
+    def _tell(self, query: dict[str, list[str]]) -> _Reply:
+        document = {**self._document, "state_detail": self._state_detail}
+        if "state" in document:
+            document["state"] = self._server_state
+        if "json" in query.get("format", ()):
+            return _Reply(200, json.dumps(document).encode(), "application/json")
+        return _Reply(200, flatten(document).encode("utf-8", "replace"))
 
     def _record(
         self,
@@ -842,20 +749,16 @@ class Emulator:
         reply: _Reply | None,
         fault: Fault | None,
     ) -> None:
-        method, target, headers, body, _ = incoming
         status = reply.status if reply else None
         name = fault.name if fault else None
-        now = self._now()
-        self._requests.append(
-            Request(method, target, headers, body, now, client, status, name)
-        )
-        words = [_printable(method, 20), _printable(target), "->", str(status or "-")]
-        words += [reply.note] if reply and reply.note else []
-        words += [f"fault={name}"] if name else []
-        self._happened(" ".join(words))
+        self._requests.append(Request(*incoming[:4], self._now(), client, status, name))
+        words = [_printable(incoming.method, 20), _printable(incoming.target), "->"]
+        words += [str(status or "-"), reply.note if reply else ""]
+        words += [f"fault={name}" if name else ""]
+        self._happened(" ".join(filter(None, words)))
         if self._state_detail == "booted" and self._server_state != "running":
             self._become("running")
-            self._deadline = None
+            self._deadline = math.inf
 
     def _become(self, state: str) -> None:
         before, self._server_state = self._server_state, state
@@ -865,23 +768,17 @@ class Emulator:
         event = Event(self._now(), text)
         self._events.append(event)
         self._lock.notify_all()
-        if self._on_event:
-            self._on_event(event)
+        if self._follower:
+            self._follower(event)
 
     def _settle(self) -> None:
-        """Wait until the port is as the first fault wants it."""
-        closed = bool(self._faults) and self._faults[0].name == "refuse"
-        if closed == (self._listener is None):
-            return
-        self._settled = False
-        self._wake()
-        self._lock.wait_for(lambda: self._settled or self._closing.is_set())
-
-    def _wake(self) -> None:
-        try:
-            self._waker.send(b"!")
-        except OSError:  # full: it wakes all the same; or closed
-            pass
+        """Wait until the port is as the faults want it."""
+        self._lock.wait_for(
+            lambda: (
+                self._refuses() == (self._listener is None) or self._closing.is_set()
+            ),
+            timeout=GRACE,
+        )
 
     def _now(self) -> float:
         return time.monotonic() - self._start
@@ -890,7 +787,7 @@ class Emulator:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    listener.setblocking(False)
+    listener.settimeout(TICK)
     return listener
 
 
@@ -903,142 +800,172 @@ def _shutdown(connection: socket.socket, how: int) -> None:
 
 def _index() -> str:
     return "".join(
-        f"{path:8}{', '.join(methods):12}{summary}\n"
+        f"{', '.join(methods):10}{path:8}{summary}\n"
         for path, (methods, summary) in _ENDPOINTS.items()
     )
 
 
-_ADDRESS: dict[str, object] = {
-    "address": "198.51.100.42",
-    "dynamic": False,
-    "family": "inet",
-    "gateway": "62.210.0.1",
-    "id": "00000000-0000-4000-8000-000000000111",
-    "ipam_id": "00000000-0000-4000-8000-000000000112",
-    "netmask": "32",
-    "provisioning_mode": "dhcp",
-    "state": "attached",
-    "tags": [],
-}
-
-# An OpenBSD server with a routed IPv4 address, as such documents were in 2026.
-DOCUMENT: Mapping[str, object] = {
-    "allowed_actions": ["poweroff", "terminate", "reboot", "stop_in_place", "backup"],
-    "arch": "x86_64",
-    "boot_type": "local",
-    "bootscript": None,
-    "commercial_type": "DEV1-S",
-    "creation_date": "2026-01-12T08:00:01.250000+00:00",
-    "dynamic_ip_required": False,
-    "enable_ipv6": False,
-    "end_of_service": False,
-    "extra_networks": [],
-    "filesystems": [],
-    "hostname": "openbsd",
-    "id": "00000000-0000-4000-8000-000000000100",
-    "image": {
-        "arch": "x86_64",
-        "from_server": "",
-        "id": "00000000-0000-4000-8000-000000000101",
-        "name": "OpenBSD",
-        "organization": "00000000-0000-4000-8000-000000000102",
-        "project": "00000000-0000-4000-8000-000000000102",
-        "public": False,
-        "root_volume": {
-            "id": "00000000-0000-4000-8000-000000000103",
-            "name": "",
-            "size": 10_000_000_000,
-            "volume_type": "sbs_snapshot",
-        },
-        "state": "available",
-        "tags": [],
-        "zone": "fr-par-1",
-    },
-    "ipv6": None,
-    "location": {
-        "cluster_id": "12",
-        "hypervisor_id": "301",
-        "node_id": "77",
-        "platform_id": "23",
-        "zone_id": "fr-par-1",
-    },
-    "mac_address": "de:00:00:00:01:00",
-    "maintenances": [],
-    "modification_date": "2026-01-12T08:00:06.500000+00:00",
-    "name": "openbsd",
-    "organization": "00000000-0000-4000-8000-000000000102",
-    "placement_group": None,
-    "private_ip": None,
-    "private_nics": [],
-    "project": "00000000-0000-4000-8000-000000000102",
-    "protected": False,
-    "public_ip": _ADDRESS,
-    "public_ips": [_ADDRESS],
-    "public_ips_v4": [_ADDRESS],
-    "public_ips_v6": [],
-    "routed_ip_enabled": True,
-    "security_group": {
-        "id": "00000000-0000-4000-8000-000000000104",
-        "name": "Default security group",
-    },
-    "ssh_public_keys": [
-        {
-            "key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEmulatedKeyThatOpensNothing"
-            " puffy@example.org",
-            "fingerprint": "256 SHA256:emulated puffy@example.org (ED25519)",
-        }
-    ],
-    "state": "starting",
-    "state_detail": BOOTING,
-    "tags": ["openbsd", "role=web front"],
-    "volumes": {
-        "0": {
-            "boot": False,
-            "id": "00000000-0000-4000-8000-000000000105",
-            "volume_type": "sbs_volume",
-            "zone": "fr-par-1",
-        }
-    },
-    "zone": "fr-par-1",
-}
+# A server with a routed IPv4 address, in the form such documents had in 2026.
+DOCUMENT: Mapping[str, object] = json.loads("""{
+ "allowed_actions": ["poweroff", "terminate", "reboot", "stop_in_place", "backup"],
+ "arch": "x86_64", "boot_type": "local", "bootscript": null,
+ "commercial_type": "DEV1-S", "creation_date": "2026-01-12T08:00:01.250000+00:00",
+ "dynamic_ip_required": false, "enable_ipv6": false, "end_of_service": false,
+ "extra_networks": [], "filesystems": [], "hostname": "openbsd",
+ "id": "00000000-0000-4000-8000-000000000100",
+ "image": {"arch": "x86_64", "from_server": "",
+  "id": "00000000-0000-4000-8000-000000000101", "name": "OpenBSD",
+  "organization": "00000000-0000-4000-8000-000000000102",
+  "project": "00000000-0000-4000-8000-000000000102", "public": false,
+  "root_volume": {"id": "00000000-0000-4000-8000-000000000103", "name": "",
+   "size": 10000000000, "volume_type": "sbs_snapshot"},
+  "state": "available", "tags": [], "zone": "fr-par-1"},
+ "ipv6": null,
+ "location": {"cluster_id": "12", "hypervisor_id": "301", "node_id": "77",
+  "platform_id": "23", "zone_id": "fr-par-1"},
+ "mac_address": "de:00:00:00:01:00", "maintenances": [],
+ "modification_date": "2026-01-12T08:00:06.500000+00:00", "name": "openbsd",
+ "organization": "00000000-0000-4000-8000-000000000102", "placement_group": null,
+ "private_ip": null, "private_nics": [],
+ "project": "00000000-0000-4000-8000-000000000102", "protected": false,
+ "public_ip": {"address": "198.51.100.42", "dynamic": false, "family": "inet",
+  "gateway": "62.210.0.1", "id": "00000000-0000-4000-8000-000000000111",
+  "ipam_id": "00000000-0000-4000-8000-000000000112", "netmask": "32",
+  "provisioning_mode": "dhcp", "state": "attached", "tags": []},
+ "public_ips": [{"address": "198.51.100.42", "dynamic": false, "family": "inet",
+  "gateway": "62.210.0.1", "id": "00000000-0000-4000-8000-000000000111",
+  "ipam_id": "00000000-0000-4000-8000-000000000112", "netmask": "32",
+  "provisioning_mode": "dhcp", "state": "attached", "tags": []}],
+ "public_ips_v4": [{"address": "198.51.100.42", "dynamic": false, "family": "inet",
+  "gateway": "62.210.0.1", "id": "00000000-0000-4000-8000-000000000111",
+  "ipam_id": "00000000-0000-4000-8000-000000000112", "netmask": "32",
+  "provisioning_mode": "dhcp", "state": "attached", "tags": []}],
+ "public_ips_v6": [], "routed_ip_enabled": true,
+ "security_group": {"id": "00000000-0000-4000-8000-000000000104",
+  "name": "Default security group"},
+ "ssh_public_keys": [{
+  "key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEmulatedKey puffy@example.org",
+  "fingerprint": "256 SHA256:emulated puffy@example.org (ED25519)"}],
+ "state": "starting", "state_detail": "booting kernel",
+ "tags": ["openbsd", "role=web front"],
+ "volumes": {"0": {"boot": false, "id": "00000000-0000-4000-8000-000000000105",
+  "volume_type": "sbs_volume", "zone": "fr-par-1"}},
+ "zone": "fr-par-1"
+}""")
 
 
 # The command
 
+_EPILOG = f"""\
+A fault is for the first COUNT requests that reach it, and then the next fault is;
+without COUNT it is for good. ENDPOINT is {" or ".join(_FILTERS)}: requests for others
+pass the fault by. `--fault state/503:2 --fault state/429-after=3:1` fails two
+signals with 503 and one with 429, and takes the fourth.
+
+Nobody can count connections to a closed port: `refuse:5` closes it for 5 seconds
+when the faults before it are used up, and those behind it come after that.
+
+faults:
+"""
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line, without the usage before it."""
+        """Say what is wrong in one line, without the usage."""
         self.exit(2, f"emulator: {_printable(message, 500)}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
     options = _parser().parse_args(argv)
-    # Blocked in every thread from here on, and taken by sigwait below: a signal
+    # Blocked before there is any thread, and taken by sigwait below: a signal
     # interrupts nothing, whenever it comes.
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-    first = threading.Lock()  # held back until the URL, the first line, is out
-    with first:
-        try:
-            service = Emulator(
-                host=options.host,
-                port=options.port,
-                document=options.doc,
-                faults=options.fault,
-                watchdog=options.watchdog,
-                on_event=lambda event: _print(str(event)),
-            )
-        except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else str(error)
-            print(
-                f"emulator: can not listen on {_printable(options.host)}"
-                f" port {options.port}: {reason}",
-                file=sys.stderr,
-            )
-            return 1
-        _print(service.url)
+    try:
+        service = Emulator(**vars(options))
+    except OSError as error:
+        reason = _printable(error.strerror or str(error))
+        print(f"emulator: can not listen: {reason}", file=sys.stderr)
+        return 1
     with service:
+        _print_line(service.url)
+        service.follow(_print_line)
         signal.sigwait(ends)
     return 0
+
+
+def _print_line(line: object) -> None:
+    try:
+        print(line, flush=True)
+    except OSError:  # whoever read it has left; the service stays
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parser() -> _Parser:
+    known = "".join(f"  {name:11}{kind.summary}\n" for name, kind in FAULTS.items())
+    parser = _Parser(
+        prog="python3 -m scw_signal.emulator",
+        description="Emulate the metadata service of Scaleway. The first line of"
+        " the output is its URL; then comes a line for each event.",
+        epilog=_EPILOG + known,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    add("--port", type=_port, default=0, help="TCP port; 0, the default: a free one")
+    add("--doc", type=_document, dest="document", metavar="FILE", help="metadata, JSON")
+    add(
+        "--watchdog",
+        type=_seconds,
+        metavar="SECONDS",
+        help="hard-reboot the server if it has not signalled `booted` by then",
+    )
+    add(
+        "--fault",
+        type=_fault,
+        action="append",
+        default=[],
+        dest="faults",
+        metavar="[ENDPOINT/]NAME[=ARG][:COUNT]",
+        help="what goes wrong, see below; several come one after the other",
+    )
+    return parser
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > LAST_PORT:
+        raise argparse.ArgumentTypeError(f"not a number from 0 to {LAST_PORT}: {text}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not 0 < _number(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"not a number of seconds above 0: {text}")
+    return float(text)
+
+
+def _fault(text: str) -> str:
+    try:
+        parse_fault(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _document(name: str) -> dict[str, object]:
+    try:
+        document = json.loads(Path(name).read_bytes())
+    except OSError as error:
+        reason = f"can not read {name}: {error.strerror}"
+        raise argparse.ArgumentTypeError(reason) from None
+    except (ValueError, RecursionError):
+        raise argparse.ArgumentTypeError(f"not JSON: {name}") from None
+    if not isinstance(document, dict):
+        raise argparse.ArgumentTypeError(f"not a JSON object: {name}")
+    return document
+
+
+if __name__ == "__main__":
+    sys.exit(main())

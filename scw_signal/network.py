@@ -89,7 +89,7 @@ class Network:
         cut = False
         while True:
             waited = self._clock.monotonic() - start
-            left = (floor if cut else seconds) - waited
+            left = (min(floor, seconds) if cut else seconds) - waited
             if left <= 0:
                 return
             if self._changed(left):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -224,11 +225,16 @@ def retry_after(headers: Mapping[str, str]) -> float:
     if value.isascii() and value.isdigit():
         return min(float(value), LONGEST_RETRY_AFTER)
     try:
-        until = parsedate_to_datetime(value)
-        now = parsedate_to_datetime(headers.get("Date", ""))
+        until, now = _http_date(value), _http_date(headers.get("Date", ""))
         return max(0.0, (until - now).total_seconds())
     except (ValueError, TypeError, IndexError, OverflowError):
         return 0.0
+
+
+def _http_date(value: str) -> datetime:
+    """Parse an HTTP-date; the form without a zone is in GMT (RFC 9110, 5.6.7)."""
+    date = parsedate_to_datetime(value)
+    return date if date.tzinfo else date.replace(tzinfo=timezone.utc)
 
 
 def _judge_status(reply: Reply) -> None:

@@ -92,6 +92,10 @@ def test_a_state_that_can_not_be_shown_is_refused_and_still_named(state: str) ->
     assert str(caught.value).isprintable()
 
 
+def test_a_state_may_have_128_characters() -> None:
+    assert wire.valid_state("é" * 128) == "é" * 128
+
+
 @unhurried
 @given(ANY_TEXT | st.text("ab \n", max_size=200))
 def test_a_valid_state_has_from_1_to_128_printable_characters(state: str) -> None:
@@ -175,6 +179,7 @@ def test_a_url_of_a_service_is_a_host_and_perhaps_a_port(
         "http://[127.0.0.1]",
         "http://[127.0.0.1:80]",
         "http://[name]",
+        "http://[cafe:80]",
     ],
 )
 def test_nothing_else_is_taken_for_the_url_of_a_service(url: str) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scw_signal.document import Node
 
 SECONDS = 10.0
+MOST_COMPARED = 2000  # keys, when near ones are looked for: a real document has 200
 
 COMMAND = Command(
     "scw-metadata",
@@ -136,8 +137,9 @@ def _ask(arguments: Arguments) -> Metadata:
 
 def _no_such(missing: list[str], there: Iterable[str]) -> NoSuchKeyError:
     from difflib import get_close_matches  # noqa: PLC0415
+    from itertools import islice  # noqa: PLC0415
 
-    known = list(there)
+    known = list(islice(there, MOST_COMPARED))
     told = []
     for key in missing:
         near = get_close_matches(key[:100], known, n=3)

@@ -130,7 +130,8 @@ class Arguments:
             return default
         text = self._values[name][-1]
         try:
-            seconds = float(text)
+            # float() takes 1_000 and the digits of every script; nobody means them.
+            seconds = float(text) if text.isascii() and "_" not in text else -1.0
         except ValueError:
             seconds = -1.0
         if not 0 <= seconds < float("inf"):
