@@ -40,7 +40,7 @@ lint: $(VENV)/.made
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	sh tests/lint-shell
-	mandoc -Tlint -Wstyle packaging/man/*.[0-9]
+	sh tests/lint-man packaging/man/*.[0-9]
 
 clean:
 	rm -rf .venv-newest .venv-oldest .venv-demo build dist build.log scw_signal.egg-info \

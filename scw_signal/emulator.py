@@ -800,7 +800,7 @@ def _shutdown(connection: socket.socket, how: int) -> None:
 
 def _index() -> str:
     return "".join(
-        f"{', '.join(methods):10}{path:8}{summary}\n"
+        f"{', '.join(methods):11}{path:8}{summary}\n"
         for path, (methods, summary) in _ENDPOINTS.items()
     )
 

@@ -16,7 +16,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 
 from .errors import BrokenOffError, UnreachableError
-from .wire import Reply
+from .wire import Endpoint, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
     from .clock import Clock
-    from .wire import Endpoint, Request
+    from .wire import Request
 
 CONNECT_SECONDS = 3.0  # one lost SYN is sent again after 1 s
 EXCHANGE_SECONDS = 5.0  # from connecting to the last byte
@@ -131,24 +131,39 @@ class _TimedConnection(HTTPConnection):
         self._timer = timer
 
     def _new_conn(self) -> socket.socket:
-        """Connect; raises UnreachableError.
-
-        Not urllib3's way, and the host in bytes: as text it would be encoded
-        by the codec idna, which loads a table of all of Unicode for an address.
-        """
-        address: Any = (self.host.encode("ascii"), self.port)
+        """Connect; raises UnreachableError."""
         try:
-            plain = socket.create_connection(
-                address, min(self._timer.left(), CONNECT_SECONDS)
-            )
+            timed = _connect(self.host, self.port, self._timer.left())
         except OSError as error:
             raise UnreachableError(f"{self.host}: {_reason(error)}") from None
+        timed.timer = self._timer
+        return timed
+
+
+def _connect(host: str, port: int, seconds: float) -> _TimedSocket:
+    """Connect within `seconds`; raises OSError.
+
+    Not urllib3's way, which asks getaddrinfo(3) even for an address: on OpenBSD
+    that looks for /etc/resolv.conf, and is killed when the promise dns has been
+    given up. It would also load the codec idna, with a table of all of Unicode.
+    """
+    seconds = min(seconds, CONNECT_SECONDS)
+    if Endpoint(host).is_numeric():
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        timed = _TimedSocket(family, socket.SOCK_STREAM)
+        try:
+            timed.settimeout(seconds)
+            timed.connect((host, port))
+        except OSError:
+            timed.close()
+            raise
+    else:
+        plain = socket.create_connection((host, port), seconds)
         timed = _TimedSocket(
             plain.family, plain.type, plain.proto, fileno=plain.detach()
         )
-        timed.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        timed.timer = self._timer
-        return timed
+    timed.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return timed
 
 
 class _Pool(HTTPConnectionPool):

@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -73,8 +72,13 @@ class Endpoint(NamedTuple):
         return f"http://{host}" + (f":{self.port}" if self.port != PORT else "")
 
     def is_numeric(self) -> bool:
-        """Tell whether the host is an address, and no resolver is needed for it."""
-        return ":" in self.host or self.host.replace(".", "").isdigit()
+        """Tell whether the host is an address, and no resolver is needed for it.
+
+        An IPv6 address with a zone is for getaddrinfo(3) to take apart.
+        """
+        if ":" in self.host:
+            return "%" not in self.host
+        return self.host.replace(".", "").isdigit()
 
 
 class Request(NamedTuple):
@@ -225,16 +229,13 @@ def retry_after(headers: Mapping[str, str]) -> float:
     if value.isascii() and value.isdigit():
         return min(float(value), LONGEST_RETRY_AFTER)
     try:
-        until, now = _http_date(value), _http_date(headers.get("Date", ""))
+        until = parsedate_to_datetime(value)
+        now = parsedate_to_datetime(headers.get("Date", ""))
+        if until.tzinfo is None:  # an obsolete form, which is in GMT as all are
+            until = until.replace(tzinfo=now.tzinfo)
         return max(0.0, (until - now).total_seconds())
     except (ValueError, TypeError, IndexError, OverflowError):
         return 0.0
-
-
-def _http_date(value: str) -> datetime:
-    """Parse an HTTP-date; the form without a zone is in GMT (RFC 9110, 5.6.7)."""
-    date = parsedate_to_datetime(value)
-    return date if date.tzinfo else date.replace(tzinfo=timezone.utc)
 
 
 def _judge_status(reply: Reply) -> None:

@@ -12,9 +12,17 @@ import functools
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 from scw_signal import sandbox
 from scw_signal.cli.process import run
+
+
+def mark(name: bytes, first: bytes = b"", second: bytes = b"") -> None:
+    """Leave a mark in the trace; a path in it must not look like one."""
+    words = (name, first.replace(b"/", b":"), second)
+    with contextlib.suppress(FileNotFoundError):
+        Path(os.fsdecode(b"/mark|" + b"|".join(words))).stat()
 
 
 class Call:
@@ -24,12 +32,7 @@ class Call:
         self._name = name
 
     def __call__(self, first: bytes, second: bytes | None) -> int:
-        # The path in it must not look like one that is inside the directory.
-        where = first.replace(b"/", b":")
-        with contextlib.suppress(FileNotFoundError):
-            Path(
-                os.fsdecode(b"/mark|%s|%s|%s" % (self._name, where, second or b""))
-            ).stat()
+        mark(self._name, first, second or b"")
         return 0
 
 
@@ -41,9 +44,19 @@ class MarkingLibrary:
         self.pledge = Call(b"pledge")
 
 
+def getaddrinfo(*arguments: Any, **options: Any) -> Any:
+    """Ask the resolver, and say so: glibc's opens no file for an address.
+
+    OpenBSD's looks for /etc/resolv.conf whatever it is asked.
+    """
+    mark(b"getaddrinfo")
+    return ask(*arguments, **options)
+
+
+ask = socket.getaddrinfo
 # glibc loads its name service modules when first asked; OpenBSD's libc has none.
 with contextlib.suppress(OSError):
-    socket.getaddrinfo("localhost", 80)
-
+    ask("localhost", 80)
+socket.getaddrinfo = getaddrinfo
 sandbox.Sandbox = functools.partial(sandbox.Sandbox, libc=MarkingLibrary())  # type: ignore[misc, assignment]
 run("signald")

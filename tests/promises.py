@@ -86,11 +86,14 @@ def violations(trace: str) -> tuple[list[str], list[Violation]]:
     for call in calls(trace):
         mark = re.search(r'"/mark\|(\w+)\|([^|]*)\|([^|"]*)"', call.arguments)
         if mark:
-            marks.append(" ".join(mark.groups()).rstrip())
             if mark[1] == "unveil":
                 unveiled = mark[2].replace(":", "/")
-            else:
+            elif mark[1] == "pledge":
                 promised = mark[2]
+            elif promised is not None and "dns" not in promised.split():
+                found.append(Violation(Call("getaddrinfo", ""), "dns", promised))
+            if mark[1] != "getaddrinfo":
+                marks.append(" ".join(mark.groups()).rstrip())
         elif promised is not None:
             needs = needed(call, unveiled)
             if not needs & {*promised.split()}:

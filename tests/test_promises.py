@@ -150,6 +150,16 @@ def test_a_directory_that_can_not_be_used(
     ]
 
 
+def test_a_service_that_was_given_by_name(
+    live: Callable[..., Life], tmp_path: Path
+) -> None:
+    with Emulator(faults=["503:1"]) as service:
+        url = service.url.replace("127.0.0.1", "localhost")
+        life = live("--no-dns", "--url", url, "--run-dir", str(tmp_path))
+    assert (life.status, life.violations) == (0, [])
+    assert life.marks[1:] == [f"pledge stdio inet dns{FILES}", f"pledge stdio{FILES}"]
+
+
 def test_a_deadline_that_passes(live: Callable[..., Life], tmp_path: Path) -> None:
     life = live("--no-dns", "--deadline", "1.1", "--run-dir", str(tmp_path))
     assert (life.status, life.violations) == (1, [])

@@ -435,7 +435,7 @@ def test_no_retry_after_asks_for_nothing() -> None:
         ("Thu, 22 Oct 2015 07:28:00 GMT", 86_400.0),
         ("Wed, 21 Oct 2015 09:28:10 +0200", 10.0),
         ("Wed, 21 Oct 2015 07:27:00 GMT", 0.0),  # already past
-        ("Wed, 21 Oct 2015 07:28:30", 0.0),  # in no time zone
+        ("Wed Oct 21 07:28:30 2015", 30.0),  # asctime, which is obsolete
         ("Wed, 99 Oct 2015 07:28:30 GMT", 0.0),
         ("Wed, 21 Oct 99999 07:28:30 GMT", 0.0),
         ("Wed, 21 Oct 2015 07:28:30 +99999999999", 0.0),

@@ -9,7 +9,12 @@ from __future__ import annotations
 from scw_signal import flat, render, store
 from scw_signal.cli import process
 from scw_signal.cli.options import RUN_DIR, URL, Command, Option
-from scw_signal.errors import NoSuchKeyError, UsageError
+from scw_signal.errors import (
+    NonsenseError,
+    NoSuchKeyError,
+    ScwSignalError,
+    UsageError,
+)
 from scw_signal.terminal import printable
 
 TYPE_CHECKING = False  # see render
@@ -70,7 +75,13 @@ def _lines(arguments: Arguments, keys: list[str]) -> str:
         raise _no_such(missing, (name for name, _ in flat.load(view)))
     values = [value for _, value in found]
     if prefix:
-        return render.shell(zip(keys, values, strict=True), prefix)
+        lines = [
+            render.shell([pair], prefix) for pair in zip(keys, values, strict=True)
+        ]
+        if "" in lines:
+            key = printable(keys[lines.index("")], 60)
+            raise ScwSignalError(f"not fit for a shell, as name or as value: {key}")
+        return "".join(lines)
     return render.values(values)
 
 
@@ -81,7 +92,10 @@ def _json(arguments: Arguments, keys: list[str]) -> str:
     from scw_signal import document  # noqa: PLC0415
 
     stored = _stored(arguments, store.METADATA_JSON)
-    tree = document.parse(stored.encode()) if stored else _ask(arguments).document
+    try:
+        tree = document.parse((stored or "").encode())
+    except NonsenseError:  # nothing is stored, or it is damaged
+        tree = _ask(arguments).document
     parts: list[Node] = [tree]
     if keys:
         nodes = document.walk(tree)

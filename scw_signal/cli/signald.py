@@ -41,7 +41,7 @@ COMMAND = Command(
         Option("verbose", "log details", letter="v"),
         Option("check", "say what is wrong; signal nothing", letter="n"),
         Option("json", "with -n: for machines"),
-        Option("deadline", "for the signal; for ever if not given", metavar="SECONDS"),
+        Option("deadline", "for the signal (0: for ever)", metavar="SECONDS"),
         Option("dns-name", f"to ask the resolver for ({DNS_NAME})", metavar="NAME"),
         Option("dns-timeout", "how long to wait for DNS (15)", metavar="SECONDS"),
         Option("no-dns", "do not wait for DNS"),
@@ -74,7 +74,7 @@ class _Setup:
         if arguments.has("json") and not arguments.has("check"):
             raise UsageError("--json goes with -n")
         self.endpoints = wire.endpoints(arguments.all("url"), os.environ)
-        self.deadline = arguments.seconds("deadline", math.inf)
+        self.deadline = arguments.seconds("deadline", 0) or math.inf
         self.directory = arguments.text("run-dir", RUN_DIRECTORY)
         self.dns = not arguments.has("no-dns")
         self.dns_name = arguments.text("dns-name", DNS_NAME)
@@ -142,13 +142,16 @@ def _parts(setup: _Setup, journal: log.Log) -> agent.Parts:
     resolver = Resolver(setup.dns_name, setup.dns_seconds, clock) if setup.dns else None
     store = _store(setup.directory, journal)
     _leave_root(store, journal)
+    addresses_only = all(endpoint.is_numeric() for endpoint in setup.endpoints)
     sandbox.preload()
     box = sandbox.Sandbox(journal.debug, journal.warning)
     box.enter(store.directory if store else None)
 
     def narrow(stage: str) -> None:
-        # A question to the resolver that is still under way needs its promise.
-        if resolver is None or resolver.idle():
+        # The resolver's promise is needed by a question to it still under way,
+        # and by each try where the service was given by name.
+        asking = resolver is not None and not resolver.idle()
+        if not asking and (stage == "leave" or addresses_only):
             box.narrow(stage)
 
     def patience(stage: str, seconds: float) -> agent.Patience:

@@ -1,0 +1,394 @@
+"""The manuals: held against the commands they describe, and against mandoc."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from scw_signal import (
+    agent,
+    backoff,
+    document,
+    flat,
+    render,
+    sandbox,
+    store,
+    transport,
+    wire,
+)
+from scw_signal.cli import checkup, metadata, process, signal_state, signald
+from scw_signal.clock import Clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from scw_signal.cli.options import Command
+
+    Format = Callable[..., tuple[int, str]]
+
+ROOT = Path(__file__).resolve().parent.parent
+DIRECTORY = ROOT / "packaging/man"
+AGENT, BY_HAND, METADATA = "scw-signald.8", "scw-signal-state.8", "scw-metadata.1"
+COMMANDS = {
+    AGENT: signald.COMMAND,
+    BY_HAND: signal_state.COMMAND,
+    METADATA: metadata.COMMAND,
+}
+SECTIONS = {
+    "NAME",
+    "SYNOPSIS",
+    "DESCRIPTION",
+    "ENVIRONMENT",
+    "FILES",
+    "EXIT STATUS",
+    "EXAMPLES",
+    "SEE ALSO",
+    "CAVEATS",
+}
+# Manuals of OpenBSD that ours refer to. Few of them are on a machine that is none.
+OPENBSD = (
+    "head.1", "sh.1", "pledge.2", "unveil.2", "getaddrinfo.3", "syslog.3", "acpibtn.4",
+    "route.4", "hostname.if.5", "syslog.conf.5", "daily.8", "rc.d.8", "rcctl.8",
+    "resolvd.8", "route.8", "sysctl.8", "syslogd.8",
+)  # fmt: skip
+COLUMNS, LINES = 80, 24
+
+every_manual = pytest.mark.parametrize("page", COMMANDS)
+
+
+def source(page: str) -> str:
+    return (DIRECTORY / page).read_text()
+
+
+def section(page: str, name: str) -> str:
+    """Return the source between one heading and the next."""
+    parts = re.split(r"^\.Sh (.+)\n", source(page), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))[name]
+
+
+def words(page: str) -> str:
+    """Return the source on one line, so that phrases are found across its lines."""
+    return " ".join(source(page).split("\n"))
+
+
+def items(text: str) -> list[str]:
+    """Return what the list entries of a piece of source are called."""
+    return [
+        item.removeprefix("Cm ")
+        for item in re.findall(r"^\.It (.+)", text, flags=re.MULTILINE)
+    ]
+
+
+def displayed(page: str) -> list[str]:
+    """Return the lines that a manual sets apart, and what it quotes literally."""
+    displays = re.findall(
+        r"^\.Bd -literal.*\n((?:.*\n)+?)\.Ed", source(page), flags=re.MULTILINE
+    )
+    single = re.findall(r"^\.[DQ]l (.+)", source(page), flags=re.MULTILINE)
+    return [line for display in displays for line in display.splitlines()] + single
+
+
+def invocations(page: str) -> list[tuple[Command, list[str]]]:
+    """Return every command of ours that a manual shows, and its words.
+
+    The flags of the service are the words of the agent.
+    """
+    flags = "rcctl set scw_signal flags"
+    commands = {command.name: command for command in COMMANDS.values()}
+    commands[flags] = signald.COMMAND
+    ours = "|".join(commands)
+    found = []
+    for line in displayed(page):
+        typed = re.match(rf"(?:[$#] |\w+=\$\()?({ours})(?![\w-])([^|)]*)", line)
+        if typed:
+            found.append((commands[typed[1]], shlex.split(typed[2].rstrip(" ,."))))
+    return found
+
+
+@pytest.fixture(scope="session")
+def mandoc(tmp_path_factory: pytest.TempPathFactory) -> Format:
+    """Return the formatter; manuals that ours may refer to are there for it."""
+    program = shutil.which("mandoc")
+    if program is None:
+        pytest.skip("there is no mandoc here")
+    tree = tmp_path_factory.mktemp("man")
+    for name in (*OPENBSD, *COMMANDS):
+        place = tree / f"man{name[-1]}"
+        place.mkdir(exist_ok=True)
+        (place / name).touch()
+
+    def run(*words: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [program, *words],
+            cwd=DIRECTORY,
+            env={"MANPATH": str(tree)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, done.stdout.decode()
+
+    return run
+
+
+# The options.
+
+
+@every_manual
+def test_the_option_list_has_the_options_of_help_and_no_others(page: str) -> None:
+    listed = set()
+    for item in items(section(page, "DESCRIPTION")):
+        if item.startswith("Fl"):
+            match = re.fullmatch(r"(?:Fl (\w) , )?Fl Fl ([\w-]+)(?: Ar (\w+))?", item)
+            assert match, f"not how an option is listed here: {item}"
+            listed.add(match.groups(""))
+    options = COMMANDS[page].options
+    assert listed == {(o.letter, o.name, o.metavar.lower()) for o in options}
+
+
+@every_manual
+def test_the_option_list_is_in_alphabetical_order(page: str) -> None:
+    listed = [
+        item.removeprefix("Fl ").removeprefix("Fl ")
+        for item in items(section(page, "DESCRIPTION"))
+        if item.startswith("Fl")
+    ]
+    assert listed == sorted(listed)
+
+
+@every_manual
+def test_the_synopsis_has_every_option_and_no_others(page: str) -> None:
+    synopsis = section(page, "SYNOPSIS")
+    named = re.findall(r"Fl Fl ([\w-]+)(?: Ar (\w+))?", synopsis)
+    letters = "".join(re.findall(r"(?<!Fl )Fl (?!Fl )(\w+)", synopsis))
+    options = COMMANDS[page].options
+    assert set(letters) == {o.letter for o in options if o.letter}
+    assert set(named) == {(o.name, o.metavar.lower()) for o in options if not o.letter}
+
+
+@every_manual
+def test_the_text_speaks_of_no_option_that_the_command_lacks(page: str) -> None:
+    known = {o.name for o in COMMANDS[page].options}
+    known |= {o.letter for o in COMMANDS[page].options}
+    text = section(page, "DESCRIPTION") + section(page, "CAVEATS")
+    for name in re.findall(r"(?:Fl )+([\w-]+)", text):
+        assert name in known
+
+
+@every_manual
+def test_every_example_is_a_command_line_that_is_understood(page: str) -> None:
+    examples = invocations(page)
+    assert COMMANDS[page].name in {command.name for command, _ in examples}
+    for command, line in examples:
+        arguments = command.parse(line)
+        for option in command.options:
+            if option.metavar == "SECONDS":
+                arguments.seconds(option.name, 0.0)
+        for url in arguments.all("url"):
+            wire.endpoint(url)
+        if command is signald.COMMAND:
+            assert not arguments.operands
+        if command is signal_state.COMMAND:
+            assert [wire.valid_state(state) for state in arguments.operands]
+
+
+@every_manual
+def test_help_fits_a_screen(page: str) -> None:
+    lines = COMMANDS[page].help().splitlines()
+    assert max(map(len, lines)) < COLUMNS
+    assert len(lines) < LINES, "the prompt needs a line as well"
+
+
+# What the text says, and what the code does.
+
+
+@every_manual
+def test_every_exit_status_is_told(page: str) -> None:
+    status = {process.OK, process.FAILED, process.USAGE}
+    if page == METADATA:
+        status.add(process.NO_SUCH_KEY)
+    assert items(section(page, "EXIT STATUS")) == [str(n) for n in sorted(status)]
+
+
+@every_manual
+def test_the_addresses_and_variables_are_told(page: str) -> None:
+    defaults = wire.endpoints([], {})
+    assert f"are {' and '.join(each.url for each in defaults)}." in words(page)
+    variables = items(section(page, "ENVIRONMENT"))
+    assert variables == ["Ev METADATA_IP", "Ev METADATA_PORT"]
+    assert f"in place of {wire.PORT}." in words(page)
+
+
+def test_every_file_that_the_agent_leaves_is_told() -> None:
+    files = {store.STATE, store.METADATA_JSON, store.METADATA_FLAT, store.METADATA_ENV}
+    told = re.findall(rf"^Pa {store.RUN_DIRECTORY}/(.+)", "\n".join(
+        items(section(AGENT, "FILES"))
+    ), flags=re.MULTILINE)  # fmt: skip
+    assert told == sorted(files)
+
+
+def test_every_line_of_the_state_file_is_told() -> None:
+    receipt = agent.Receipt("booted", True, wire.Endpoint("192.0.2.1"), 1)  # noqa: FBT003 - a field
+    (state,) = agent._report(receipt, (0.0, 0.0, 0.0)).values()
+    keys = [line.partition("=")[0] for line in state.decode().splitlines()]
+    told = items(section(AGENT, "FILES"))
+    assert [item for item in told if not item.startswith("Pa ")] == keys
+
+
+class Silent:
+    """A service that gives an empty document."""
+
+    def exchange(self, *_: object) -> tuple[wire.Reply, wire.Endpoint]:
+        return wire.Reply(200, {}, b"{}"), wire.Endpoint("127.0.0.1")
+
+
+def test_every_check_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkup, "_OPENBSD", True)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        tools = checkup.Tools(
+            endpoints=[wire.Endpoint("127.0.0.1", server.getsockname()[1])],
+            service=lambda _: Silent(),  # type: ignore[arg-type,return-value]
+            clock=Clock(),
+            run=lambda _: None,
+            directory=str(tmp_path),
+            dns_name="localhost",
+        )
+        checks = [finding.check for finding in checkup.examine(tools)]
+    text = section(AGENT, "DESCRIPTION")
+    listed = text[text.index(".Ss Checks") : text.index(".Ss Privileges")]
+    assert items(listed) == checks
+
+
+def test_every_stage_of_the_promises_is_told() -> None:
+    privileges = section(AGENT, "DESCRIPTION").partition(".Ss Privileges")[2]
+    told = re.findall(r"^\.Dq ([a-z ]+?)(?: ,)?$", privileges, flags=re.MULTILINE)
+    assert told == [*sandbox.PROMISES.values(), sandbox.FILES]
+    assert f"as the user {sandbox.USER}." in privileges
+
+
+@pytest.mark.parametrize("page", [BY_HAND, METADATA])
+def test_the_promises_of_a_command_are_told(page: str) -> None:
+    assert f".Dq {sandbox.PROMISES['wait']} {sandbox.FILES} ." in source(page)
+
+
+def spelled(number: float) -> str:
+    """Return a number as the manuals put it into words."""
+    words = {1: "a second", 8: "an eighth", 60: "a minute", 3600: "an hour"}
+    return words.get(int(number), str(number))
+
+
+def numbers() -> Iterator[tuple[str, str]]:
+    """Give phrases of the manuals, with the numbers and names of the code in them."""
+    kilo, mega = 1024, 1024**2
+    connect, exchange = transport.CONNECT_SECONDS, transport.EXCHANGE_SECONDS
+    transient = [str(status) for status in sorted(wire.TRANSIENT)]
+    slowest = backoff.slowest(0.0), backoff.slowest(1.0)
+    # Of Back-off and Stages.
+    yield AGENT, f"begins at {backoff.BASE:g} seconds"
+    yield AGENT, f"never more than {backoff.CAP:g} seconds"
+    yield AGENT, f"though at most {backoff.RETRY_AFTER_CAP:g} seconds"
+    yield AGENT, f"after {slowest[0]:g} to {slowest[1]:g} seconds"
+    yield AGENT, f"below {spelled(backoff.CUT_SHARE)} of the ceiling"
+    yield AGENT, f"has {spelled(backoff.LAST_TRY)} left"
+    yield AGENT, f"has {connect:g} seconds to accept the connection"
+    yield AGENT, f"and {connect + exchange:g} seconds in all"
+    yield AGENT, f"not fall silent for {exchange:g}."
+    yield AGENT, f"give up after {agent.METADATA_SECONDS:g} seconds"
+    yield AGENT, f"was {', '.join(transient)} or 5xx"
+    yield BY_HAND, f"but {', '.join(transient[:-1])} and {transient[-1]}"
+    yield AGENT, f"{spelled(backoff.REPORT_FIRST)} to "
+    yield AGENT, f" to {spelled(backoff.REPORT_CAP)}"
+    # Of the options.
+    yield AGENT, f"default is {signald.DNS_NAME}."
+    yield AGENT, f"default is {signald.DNS_SECONDS:g}."
+    yield BY_HAND, f"default is {signal_state.SECONDS:g};"
+    yield METADATA, f"default is {metadata.SECONDS:g};"
+    yield METADATA, f"default is .Ql {render.PREFIX} ."
+    yield AGENT, f"default is .Pa {store.RUN_DIRECTORY} ."
+    yield METADATA, f"default is .Pa {store.RUN_DIRECTORY} ."
+    # Of what is checked, and of the bounds.
+    yield AGENT, f"longer than {checkup.SECONDS:g} seconds"
+    yield AGENT, f"within {spelled(checkup.CLOCK_SECONDS)} of the service"
+    yield BY_HAND, f"1 to {wire.STATE_LENGTH} printable"
+    yield AGENT, f"{wire.ACKNOWLEDGEMENT_LIMIT // kilo} KB"
+    yield AGENT, f"{wire.DOCUMENT_LIMIT // mega} MB"
+    yield METADATA, f"more than {wire.DOCUMENT_LIMIT // mega} MB"
+    yield METADATA, f"{document.MAX_NODES:,} values"
+    yield METADATA, f"{document.MAX_DEPTH} levels"
+    yield METADATA, f"{document.MAX_KEY} characters"
+    yield METADATA, f".Dl {flat.HEADER.strip()} "
+
+
+@pytest.mark.parametrize(("page", "phrase"), list(numbers()))
+def test_a_number_in_a_manual_is_the_codes(page: str, phrase: str) -> None:
+    assert phrase in words(page)
+
+
+def messages() -> Iterator[str]:
+    """Give a pattern for each text in the code that could be a message."""
+    for module in (ROOT / "scw_signal").rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            texts = [part.value if isinstance(part, ast.Constant) else 0
+                     for part in parts]  # fmt: skip
+            said = "".join(text for text in texts if isinstance(text, str))
+            if len(re.sub(r"\W", "", said)) >= len("isthere"):
+                yield "".join(
+                    re.escape(text) if isinstance(text, str) else ".+" for text in texts
+                )
+
+
+@pytest.mark.parametrize("page", [AGENT, BY_HAND])
+def test_every_diagnostic_is_a_message_of_the_code(page: str) -> None:
+    code = list(messages())
+    for item in items(section(page, "DIAGNOSTICS")):
+        message = item.strip('"')
+        assert any(re.fullmatch(pattern, message) for pattern in code), message
+
+
+def test_the_checks_in_the_example_are_as_they_are_printed() -> None:
+    lines = [line for line in displayed(AGENT) if re.match("ok|warn|FAIL", line)]
+    code = list(messages())
+    for line in lines:
+        outcome, check, text = line.split(maxsplit=2)
+        assert line == f"{outcome:<5}{check:<9}{text}"
+        assert any(re.fullmatch(pattern, text) for pattern in code), text
+    assert lines
+
+
+# The form.
+
+
+@every_manual
+def test_a_manual_has_the_sections_that_one_looks_for(page: str) -> None:
+    headings = set(re.findall(r"^\.Sh (.+)", source(page), flags=re.MULTILINE))
+    assert headings >= SECTIONS
+
+
+@every_manual
+def test_mandoc_finds_nothing_to_complain_of(mandoc: Format, page: str) -> None:
+    assert mandoc("-Tlint", "-Wstyle", page) == (0, "")
+
+
+@every_manual
+def test_a_manual_fits_a_terminal(mandoc: Format, page: str) -> None:
+    status, text = mandoc("-Tascii", "-Owidth=79", page)
+    assert status == 0
+    assert max(map(len, re.sub(".\b", "", text).splitlines())) < COLUMNS
+
+
+@pytest.mark.usefixtures("commands")
+@every_manual
+def test_the_wheel_puts_a_manual_where_man_looks(page: str) -> None:
+    installed = Path(sys.prefix) / "man" / f"man{page[-1]}" / page
+    assert installed.read_bytes() == (DIRECTORY / page).read_bytes()
