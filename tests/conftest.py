@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from fakes import FakeClock
 
 if TYPE_CHECKING:
