@@ -141,9 +141,9 @@ def _parts(setup: _Setup, journal: log.Log) -> agent.Parts:
     network = Network(setup.endpoints, clock)
     resolver = Resolver(setup.dns_name, setup.dns_seconds, clock) if setup.dns else None
     store = _store(setup.directory, journal)
+    sandbox.preload()
     _leave_root(store, journal)
     addresses_only = all(endpoint.is_numeric() for endpoint in setup.endpoints)
-    sandbox.preload()
     box = sandbox.Sandbox(journal.debug, journal.warning)
     box.enter(store.directory if store else None)
 
