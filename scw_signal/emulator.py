@@ -100,7 +100,7 @@ def _quoted(value: str) -> str:
 
 def _printable(text: str, most: int = 160) -> str:
     """Return text from elsewhere as bounded ASCII that no terminal obeys."""
-    shown = text[: most + 1].encode("unicode_escape").decode("ascii")
+    shown = text.encode("unicode_escape").decode("ascii")
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
@@ -363,7 +363,9 @@ FAULTS = {
     "reset": _Kind("the request is read, the connection reset", deliver=_reset),
     "hang": _Kind("the request is read and never answered", deliver=_hang),
     "drip": _Kind(
-        "the true reply, a byte every ARG seconds (1)", effect=True, deliver=_drip
+        "the signal is taken, the reply comes a byte every ARG seconds (1)",
+        effect=True,
+        deliver=_drip,
     ),
     "429": _Kind("429, no Retry-After", reply=lambda *_: _said(429, "slow down")),
     "429-after": _Kind(
@@ -372,21 +374,25 @@ FAULTS = {
             429, "slow down", ("Retry-After", str(math.ceil(seconds)))
         ),
     ),
-    "429-date": _Kind("429, Retry-After: the Date and ARG s (1)", reply=_retry_date),
+    "429-date": _Kind(
+        "429, Retry-After: ARG seconds (1) after the Date", reply=_retry_date
+    ),
     "503": _Kind("503", reply=lambda *_: _said(503, "not now")),
     "404": _Kind("404", reply=lambda *_: _said(404, "not here")),
     "403": _Kind("403", reply=lambda *_: _said(403, "not for you")),
-    "html": _Kind("a web page", reply=lambda *_: _Reply(200, _PAGE, "text/html")),
+    "html": _Kind("200, a web page", reply=lambda *_: _Reply(200, _PAGE, "text/html")),
     "wrong-ack": _Kind(
-        f"200 that names another state, {BOOTING!r}; nothing is done",
+        f"200, but it names another state, {BOOTING!r}",
         reply=lambda *_: _acknowledgement(BOOTING),
     ),
     "empty-ack": _Kind(
-        "done, but the reply is empty; its status is ARG (200)",
+        "the signal is taken, the reply is empty; ARG is its status (200)",
         effect=True,
         reply=_empty,
     ),
-    "json-ack": _Kind("done, but the reply is JSON", effect=True, reply=_echo),
+    "json-ack": _Kind(
+        "the signal is taken, the reply is JSON", effect=True, reply=_echo
+    ),
     "huge": _Kind(
         "200 and ARG bytes (1e8); inf: without an end", reply=_vast, deliver=_pour
     ),
@@ -395,7 +401,9 @@ FAULTS = {
         reply=lambda *_: _said(302, "over there", ("Location", "/elsewhere")),
     ),
     "truncate": _Kind(
-        "done, but the body ends halfway", effect=True, deliver=_truncate
+        "the signal is taken, the body of the reply ends halfway",
+        effect=True,
+        deliver=_truncate,
     ),
     "garbage": _Kind("bytes that are no HTTP", deliver=_babble),
 }
@@ -772,7 +780,10 @@ class Emulator:
             self._follower(event)
 
     def _settle(self) -> None:
-        """Wait until the port is as the faults want it."""
+        """Wait until the port is as the faults want it.
+
+        Not for ever: a port that is to be opened may be somebody else's by now.
+        """
         self._lock.wait_for(
             lambda: (
                 self._refuses() == (self._listener is None) or self._closing.is_set()
@@ -865,6 +876,8 @@ signals with 503 and one with 429, and takes the fourth.
 Nobody can count connections to a closed port: `refuse:5` closes it for 5 seconds
 when the faults before it are used up, and those behind it come after that.
 
+A signal is not taken unless it says so here.
+
 faults:
 """
 
@@ -906,8 +919,8 @@ def _parser() -> _Parser:
     known = "".join(f"  {name:11}{kind.summary}\n" for name, kind in FAULTS.items())
     parser = _Parser(
         prog="python3 -m scw_signal.emulator",
-        description="Emulate the metadata service of Scaleway. The first line of"
-        " the output is its URL; then comes a line for each event.",
+        description="Emulate the metadata service of Scaleway.\nThe first line"
+        " of the output is its URL; then comes a line for each event.",
         epilog=_EPILOG + known,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -920,7 +933,8 @@ def _parser() -> _Parser:
         "--watchdog",
         type=_seconds,
         metavar="SECONDS",
-        help="hard-reboot the server if it has not signalled `booted` by then",
+        help="hard-reboot a server that has not signalled `booted` by then, as some"
+        " ranges once did; whether any still do is not known",
     )
     add(
         "--fault",

@@ -7,7 +7,6 @@ import os
 import signal
 import stat
 import subprocess
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -159,14 +158,13 @@ def test_a_signal_ends_it_with_one_plain_line(
 ) -> None:
     fault = {"back-off": "429-after=60", "hang": "hang"}[wait]
     with Emulator(faults=[fault]) as service:
-        arrived = when_asked(service)
         process = start("scw-signald", *arguments(service, tmp_path), "--no-dns")
         assert process.stderr is not None
         assert "network" in process.stderr.readline()
         if wait == "back-off":
             assert "429" in process.stderr.readline()
         else:
-            assert arrived.wait(10)
+            assert service.wait_until(lambda: bool(service.requests), 10)
         process.send_signal(number)
         _, err = process.communicate(timeout=3)
     assert err == f"scw-signald: stopped by {number.name}\n"
@@ -267,16 +265,3 @@ def test_help_fits_a_screen() -> None:
     assert status == 0
     assert len(out.splitlines()) <= 24
     assert max(map(len, out.splitlines())) < 80
-
-
-def when_asked(service: Emulator) -> threading.Event:
-    """Return an event that is set once the service has a request."""
-    event = threading.Event()
-
-    def watch() -> None:
-        while not service.requests and not event.wait(0.01):
-            pass
-        event.set()
-
-    threading.Thread(target=watch, daemon=True).start()
-    return event
