@@ -6,6 +6,7 @@ DEPS = newest
 VENV = .venv-$(DEPS)
 BIN = $(VENV)/bin
 PYTEST_FLAGS =
+BENCH_FLAGS =
 
 help:
 	@echo "make demo    watch a boot signal find its way"
@@ -42,9 +43,13 @@ lint: $(VENV)/.made
 	sh tests/lint-shell
 	sh tests/lint-man packaging/man/*.[0-9]
 
+# Root, and an otherwise idle machine; BENCH_FLAGS=--quick for a first look.
+bench: wheel
+	$(BIN)/python tests/benchmarks/bench.py $(BENCH_FLAGS)
+
 clean:
 	rm -rf .venv-newest .venv-oldest .venv-demo build dist build.log scw_signal.egg-info \
 	    .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
-.PHONY: help demo wheel test lint clean
+.PHONY: help demo wheel test lint bench clean
