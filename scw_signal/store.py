@@ -38,8 +38,8 @@ class Store:
             raise self._failed(error) from None
 
     def give(self, uid: int, gid: int) -> None:
-        """Give the directory to a user, if it was created here."""
-        if self.created:
+        """Give the directory to a user, if it is surely ours: new, or the usual one."""
+        if self.created or self.directory == RUN_DIRECTORY:
             os.fchown(self._descriptor, uid, gid)
 
     def close(self) -> None:
