@@ -92,10 +92,9 @@ class Network:
             left = (min(floor, seconds) if cut else seconds) - waited
             if left <= 0:
                 return
-            if self._changed(left):
-                cut = True
-                if not routed and self.route() is not None:
-                    return
+            cut |= self._changed(left)
+            if not routed and self.route() is not None:
+                return
 
     def _changed(self, seconds: float) -> bool:
         """Wait for word of a change, for `seconds` at most; forget what was said."""

@@ -117,10 +117,13 @@ class _TimedSocket(socket.socket):
     """
 
     timer: _Timer
+    ended = False  # the other side will send no more
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self.settimeout(min(self.timer.left(), EXCHANGE_SECONDS))
-        return super().recv_into(*args, **kwargs)
+        received = super().recv_into(*args, **kwargs)
+        self.ended = received == 0
+        return received
 
 
 class _TimedConnection(HTTPConnection):
@@ -138,6 +141,19 @@ class _TimedConnection(HTTPConnection):
             raise UnreachableError(f"{self.host}: {_reason(error)}") from None
         timed.timer = self._timer
         return timed
+
+    def getresponse(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the head of the reply; raises ConnectionError where it has no end.
+
+        http.client takes the end of the connection for the end of the head, so
+        that "HTTP/1.1 200" and no more would pass for an empty reply.
+        """
+        timed: Any = self.sock  # which is None afterwards, if this is to be closed
+        response = super().getresponse(*args, **kwargs)
+        if timed.ended:
+            response.close()
+            raise ConnectionError
+        return response
 
 
 def _connect(host: str, port: int, seconds: float) -> _TimedSocket:
@@ -162,6 +178,7 @@ def _connect(host: str, port: int, seconds: float) -> _TimedSocket:
         timed = _TimedSocket(
             plain.family, plain.type, plain.proto, fileno=plain.detach()
         )
+        timed.settimeout(seconds)  # which a new object does not inherit
     timed.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return timed
 

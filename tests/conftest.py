@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from fakes import FakeClock
 
@@ -17,10 +18,25 @@ if TYPE_CHECKING:
 STRICT = os.environ.get("STRICT", "") not in {"", "0"}
 ROOT = Path(__file__).resolve().parent.parent
 
+# The same examples in each run, so that a change is what makes a test fail; and
+# a long search for new ones, which remembers what it found (make soak).
+settings.register_profile("steady", derandomize=True)
+settings.register_profile(
+    "soak", max_examples=2000, stateful_step_count=100, deadline=None, print_blob=True
+)
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "steady")
+settings.load_profile(PROFILE)
+
 
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture(scope="session")
+def soaking() -> bool:
+    """Tell whether to go on for hours rather than seconds."""
+    return PROFILE == "soak"
 
 
 @pytest.fixture(scope="session")

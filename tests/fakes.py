@@ -5,14 +5,17 @@ They check what they are asked: a fake that takes anything proves nothing.
 
 from __future__ import annotations
 
+import math
 import select
 from typing import TYPE_CHECKING
+
+from scw_signal.clock import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class FakeClock:
+class FakeClock(Clock):
     """Monotonic seconds that pass only while somebody waits.
 
     `at` plans what happens at a moment: a callback that writes to a pipe, say.
@@ -37,6 +40,8 @@ class FakeClock:
         assert seconds >= 0, "a wait into the past"
         self.waits.append(seconds)
         end = self.now + seconds
+        if seconds > 0:  # however little it was: time passes
+            end = max(end, math.nextafter(self.now, math.inf))
         while not _readable(descriptors):
             if not self._plans or self._plans[0][0] > end:
                 assert end != float("inf"), "this would wait for ever"
