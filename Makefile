@@ -13,6 +13,8 @@ help:
 	@echo "make test    run every test (STRICT=1: a skip is a failure)"
 	@echo "make lint    ruff, mypy, shellcheck, mandoc"
 	@echo "make bench   measure, side by side"
+	@echo "make dist    the release tarball"
+	@echo "make port    the generated files of the OpenBSD port"
 	@echo "make clean   remove what these made"
 
 # The tests run against the wheel, installed as a user would have it.
@@ -47,9 +49,17 @@ lint: $(VENV)/.made
 bench: wheel
 	$(BIN)/python tests/benchmarks/bench.py $(BENCH_FLAGS)
 
+# The release tarball, with the two libraries in it.
+dist:
+	$(PYTHON) packaging/dist
+
+# Those files of the OpenBSD port that follow from this tree.
+port:
+	sh packaging/openbsd/make-port
+
 clean:
 	rm -rf .venv-newest .venv-oldest .venv-demo build dist build.log scw_signal.egg-info \
 	    .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
-.PHONY: help demo wheel test lint bench clean
+.PHONY: help demo wheel test lint bench dist port clean

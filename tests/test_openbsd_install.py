@@ -1,0 +1,836 @@
+"""packaging/openbsd: install and uninstall, in roots of the tests' own.
+
+OpenBSD is not here. The shells are mksh, which comes from pdksh as OpenBSD's sh
+does, dash, and that sh itself where there is its port oksh. What a root has in
+usr/sbin is tests/openbsd/account, by the names of OpenBSD's programs. The installed
+commands are run as they are, in a mount namespace that shows a root's /usr/local in
+place of the system's.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib.util import cache_from_source
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+import tenacity
+import urllib3
+
+from installed import ENVIRONMENT, NOWHERE, PATIENCE
+from scw_signal.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+TOP = Path(__file__).resolve().parent.parent
+STAND_IN = TOP / "tests/openbsd/account"
+PROGRAMS = (
+    "groupadd", "groupdel", "groupinfo", "makewhatis",
+    "rcctl", "useradd", "userdel", "userinfo",
+)  # fmt: skip
+SHELLS = ("mksh", "dash", *(["oksh"] if shutil.which("oksh") else []))
+
+PACKAGES = ("scw_signal", "vendor/urllib3", "vendor/tenacity")
+
+SCRIPTS = "packaging/openbsd"
+TREE = "usr/local/libexec/scw_signal"
+COMMANDS = ("scw-metadata", "scw-signal-state", "scw-signald")
+OUTSIDE = {
+    "etc/rc.d/scw_signal": 0o555,
+    **{f"usr/local/bin/{command}": 0o755 for command in COMMANDS},
+    "usr/local/man/man1/scw-metadata.1": 0o644,
+    "usr/local/man/man8/scw-signal-state.8": 0o644,
+    "usr/local/man/man8/scw-signald.8": 0o644,
+}
+MADE = [
+    "groupadd _scwsignal",
+    (
+        "useradd -g _scwsignal -L daemon -c scw-signal agent"
+        " -d /nonexistent -s /sbin/nologin _scwsignal"
+    ),
+]
+UNMADE = ["userdel _scwsignal", "groupdel _scwsignal"]
+
+# What are aliases in OpenBSD's sh: there a function can not have such a name.
+ALIASES = {
+    "autoload", "functions", "hash", "history", "integer", "local", "login", "nohup",
+    "r", "stop",
+}  # fmt: skip
+
+# The interpreter itself: a virtual environment's would look for its own place.
+PYTHON = Path(sys.executable).resolve()
+
+
+class Result(NamedTuple):
+    """What a script left: its status, and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Root:
+    """A system to install on: a directory with what install asks a system for."""
+
+    def __init__(self, path: Path, release: Path, shell: str) -> None:
+        self.path = path
+        self.release = release
+        self.shell = shell
+        self.scratch = path.with_name("scratch")
+        self.stubs = path.with_name("stubs")
+        self.before: list[str] = []  # the words before each command
+        for directory in ("etc/rc.d", "usr/sbin", "usr/local/bin", "var/run"):
+            (path / directory).mkdir(parents=True)
+        self.scratch.mkdir()
+        self.stubs.mkdir()
+        for name in PROGRAMS:
+            shutil.copy(STAND_IN, path / "usr/sbin" / name)
+        for name in ("passwd", "group"):
+            (path / "etc" / name).write_text("root:\n")
+        self.python = path / "usr/local/bin/python3"
+        self.python.symlink_to(PYTHON)
+        self._asked = path / "asked"
+
+    def run(
+        self,
+        script: str,
+        *words: str,
+        env: Mapping[str, str] | None = None,
+        umask: int = 0o022,
+    ) -> Result:
+        """Run install or uninstall, from the release, for this root."""
+        done = subprocess.run(
+            [*self.before, self.shell, self.release / SCRIPTS / script, *words],
+            env={
+                "PATH": f"{self.stubs}:{ENVIRONMENT['PATH']}",
+                "TMPDIR": str(self.scratch),
+                "DESTDIR": str(self.path),
+                **(env or {}),
+            },
+            umask=umask,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def must(self, script: str) -> str:
+        """Run what must succeed without complaint; return what it printed."""
+        result = self.run(script)
+        assert (result.status, result.err) == (0, "")
+        return result.out
+
+    def asked(self) -> list[str]:
+        """Return what the system's programs were asked to do since the last time."""
+        lines = self._asked.read_text().splitlines() if self._asked.exists() else []
+        self._asked.unlink(missing_ok=True)
+        questions = ("groupinfo", "userinfo", "makewhatis")
+        return [line for line in lines if not line.startswith(questions)]
+
+    def contents(self) -> dict[str, tuple[int, bytes | str]]:
+        """Return what there is: mode and bytes of a file, its target of a link."""
+        found: dict[str, tuple[int, bytes | str]] = {}
+        for path in self.path.rglob("*"):
+            what: bytes | str = "directory"
+            if path.is_symlink():
+                what = str(path.readlink())
+            elif path.is_file():
+                what = path.read_bytes()
+            found[str(path.relative_to(self.path))] = (path.lstat().st_mode, what)
+        del found["usr/local/bin/python3"]
+        found.pop("asked", None)
+        return found
+
+    def stub(self, name: str, body: str) -> None:
+        """Put a script in the place of one of the programs that PATH leads to."""
+        (self.stubs / name).write_text(f"#!/bin/sh\n{body}\n")
+        (self.stubs / name).chmod(0o755)
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an unpacked release; of its code it has but the names."""
+    # The blank is for whoever unpacks it in a directory whose name has one.
+    return unpacked(tmp_path_factory.mktemp("a release"))
+
+
+def unpacked(directory: Path) -> Path:
+    for part in ("packaging", "rc.d"):
+        shutil.copytree(TOP / part, directory / part)
+    shutil.copy(TOP / "LICENSE", directory)
+    for package in PACKAGES:
+        (directory / package).mkdir(parents=True)
+        (directory / package / "__init__.py").write_text(f"# {package}\n")
+    return directory
+
+
+def fill(release: Path) -> None:
+    """Let a release have its code."""
+    origins = (TOP / "scw_signal/x", Path(urllib3.__file__), Path(tenacity.__file__))
+    for package, origin in zip(PACKAGES, origins, strict=True):
+        shutil.rmtree(release / package)
+        no_cache = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(origin.parent, release / package, ignore=no_cache)
+
+
+@pytest.fixture
+def root(tmp_path: Path, release: Path, shell: str) -> Root:
+    return Root(tmp_path / "root", release, shell)
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> str:
+    return found(request.param)
+
+
+@pytest.fixture
+def own_release(root: Root, tmp_path: Path) -> Path:
+    """Return a release that the test may change, which the root is to install."""
+    root.release = tmp_path / "own release"
+    return unpacked(root.release)
+
+
+def found(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed here")
+    return path
+
+
+# What install makes.
+
+
+def test_each_file_is_where_it_belongs(root: Root) -> None:
+    before = root.contents()
+    root.must("install")
+    made = {
+        path: mode & 0o777
+        for path, (mode, what) in root.contents().items()
+        if path not in before and what != "directory" and not path.startswith(TREE)
+    }
+    assert made == OUTSIDE
+
+
+def test_the_tree_holds_the_package_and_the_libraries(
+    root: Root, own_release: Path
+) -> None:
+    fill(own_release)
+    # What was compiled where the release came from is of no use.
+    (own_release / "scw_signal/__pycache__").mkdir()
+    (own_release / "scw_signal/__pycache__/agent.cpython-399.pyc").write_text("")
+    root.must("install")
+    assert not [path for path in root.contents() if "399" in path]
+    for package in PACKAGES:
+        for file in (own_release / package).rglob("*.py"):
+            name = file.relative_to(own_release / package).as_posix()
+            installed = root.path / TREE / Path(package).name / name
+            assert installed.read_bytes() == file.read_bytes()
+
+
+def test_everybody_may_read_it_whatever_the_umask(root: Root) -> None:
+    root.must("install")
+    usual = modes(root)
+    root.must("uninstall")
+    assert root.run("install", umask=0o077).status == 0
+    assert modes(root) == usual
+
+
+def modes(root: Root) -> dict[str, int]:
+    return {path: mode for path, (mode, _) in root.contents().items()}
+
+
+def test_the_account_is_made_as_ports_make_theirs(root: Root) -> None:
+    root.must("install")
+    assert root.asked() == MADE
+
+
+def test_it_ends_with_what_to_do_next(root: Root) -> None:
+    assert root.must("install").endswith("    rcctl enable scw_signal\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_looks_in_the_tree_first_and_imports_no_more(
+    root: Root, command: str
+) -> None:
+    root.must("install")
+    text = (root.path / "usr/local/bin" / command).read_text()
+    shebang, _, rest = text.partition("\n")
+    assert shebang == "#!/usr/local/bin/python3 -I"
+    statements = [ast.unparse(statement) for statement in ast.parse(rest).body[1:]]
+    module = command.removeprefix("scw-").replace("-", "_")
+    assert statements == [
+        "import sys",
+        "sys.path.insert(0, '/usr/local/libexec/scw_signal')",
+        "from scw_signal.cli.process import run",
+        f"run('{module}')",
+    ]
+
+
+def test_all_is_compiled_for_the_python_that_is_there(root: Root) -> None:
+    root.must("install")
+    for source in (root.path / TREE).rglob("*.py"):
+        compiled = Path(cache_from_source(str(source))).read_bytes()
+        # As PEP 552 has it: magic, flags, time of the source, size of the source.
+        flags, time, size = memoryview(compiled[4:16]).cast("I")
+        status = source.stat()
+        assert (flags, time, size) == (0, int(status.st_mtime), status.st_size)
+        assert f"/{source.relative_to(root.path)}".encode() in compiled
+
+
+def test_nothing_else_is_left_behind(root: Root) -> None:
+    root.must("install")
+    assert not list(root.scratch.iterdir())
+    assert not [path for path in root.contents() if path.endswith((".new", ".old"))]
+
+
+def test_the_index_of_the_manuals_is_kept(root: Root) -> None:
+    manuals = f"{root.path}/usr/local/man"
+    pages = " ".join(
+        f"{root.path}/{path}" for path in OUTSIDE if path.startswith("usr/local/man")
+    )
+    root.must("install")
+    root.must("uninstall")
+    asked = (root.path / "asked").read_text().splitlines()
+    assert [line for line in asked if line.startswith("makewhatis")] == [
+        f"makewhatis -d {manuals} {pages}",
+        f"makewhatis -u {manuals} {pages}",
+    ]
+
+
+# -n.
+
+
+def test_with_n_install_says_all_that_it_would_do_and_does_nothing(root: Root) -> None:
+    before = root.contents()
+    result = root.run("install", "-n")
+    assert (result.status, result.err) == (0, "")
+    assert root.contents() == before
+    assert root.asked() == []
+    assert result.out.splitlines() == [
+        f"would {line}"
+        for line in root.must("install").splitlines()
+        if not line.startswith(("scw-signal is", "    "))
+    ]
+    for path in (TREE, *OUTSIDE):
+        assert f"would install /{path}" in result.out
+
+
+def test_with_n_uninstall_says_all_that_it_would_do_and_does_nothing(
+    root: Root,
+) -> None:
+    root.must("install")
+    before = root.contents()
+    root.asked()
+    result = root.run("uninstall", "-n")
+    assert (result.status, result.err) == (0, "")
+    assert root.contents() == before
+    assert root.asked() == []
+    lines = [f"would {line}" for line in root.must("uninstall").splitlines()]
+    assert result.out.splitlines() == lines
+
+
+def test_with_n_it_leaves_alone_what_another_install_is_about(root: Root) -> None:
+    (root.path / f"{TREE}.new").mkdir(parents=True)
+    (root.path / "usr/local/bin/.scw-signald.new").write_text("")
+    before = root.contents()
+    assert root.run("install", "-n").status == 0
+    assert root.contents() == before
+
+
+# Again, and newer.
+
+
+def test_installing_again_changes_nothing(root: Root) -> None:
+    root.must("install")
+    before = source_only(root)
+    root.asked()
+    root.must("install")
+    assert source_only(root) == before
+    assert root.asked() == []
+
+
+def source_only(root: Root) -> dict[str, tuple[int, bytes | str]]:
+    """Return what there is but for what Python compiled, which has dates in it."""
+    return {
+        path: what
+        for path, what in root.contents().items()
+        if "__pycache__" not in path
+    }
+
+
+def test_a_newer_release_replaces_what_the_older_one_had(
+    root: Root, release: Path, own_release: Path
+) -> None:
+    (own_release / "scw_signal/former.py").write_text("")
+    (own_release / "packaging/man/scw-former.8").write_text("")
+    (own_release / "packaging/bin/scw-former").write_text("#!python\n")
+    (own_release / "rc.d/scw_signal").write_text("# as it was\n")
+    root.must("install")
+    root.release = release
+    root.must("install")
+    assert not [path for path in root.contents() if "former" in path]
+    service = (root.path / "etc/rc.d/scw_signal").read_text()
+    assert service == (release / "rc.d/scw_signal").read_text()
+
+
+def test_what_a_newer_release_found_made_it_still_takes_away(root: Root) -> None:
+    before = root.contents()
+    root.must("install")
+    root.must("install")
+    root.asked()
+    root.must("uninstall")
+    assert root.contents() == before
+    assert root.asked()[-2:] == UNMADE
+
+
+def test_a_newer_release_with_n_shows_what_would_go(
+    root: Root, release: Path, own_release: Path
+) -> None:
+    (own_release / "packaging/man/scw-former.8").write_text("")
+    root.must("install")
+    root.release = release
+    result = root.run("install", "-n")
+    assert "would remove /usr/local/man/man8/scw-former.8\n" in result.out
+    assert (root.path / "usr/local/man/man8/scw-former.8").exists()
+
+
+# uninstall.
+
+
+def test_uninstall_leaves_the_system_as_it_was(root: Root) -> None:
+    before = root.contents()
+    root.must("install")
+    root.asked()
+    root.must("uninstall")
+    assert root.contents() == before
+    stopped = ["rcctl stop scw_signal", "rcctl disable scw_signal"]
+    assert root.asked() == [*stopped, *UNMADE]
+
+
+def test_uninstall_takes_what_another_python_compiled_and_the_agent_left(
+    root: Root,
+) -> None:
+    before = root.contents()
+    root.must("install")
+    cache = root.path / TREE / "scw_signal/__pycache__"
+    (cache / "agent.cpython-399.pyc").write_text("")
+    (root.path / "var/run/scw_signal").mkdir()
+    (root.path / "var/run/scw_signal/state").write_text("")
+    root.must("uninstall")
+    assert root.contents() == before
+
+
+def test_uninstalling_again_is_harmless(root: Root) -> None:
+    root.must("install")
+    root.must("uninstall")
+    root.asked()
+    assert root.must("uninstall").startswith("nothing to take away")
+    assert root.asked() == []
+
+
+def test_an_account_that_was_there_before_stays(root: Root) -> None:
+    for name in ("passwd", "group"):
+        with (root.path / "etc" / name).open("a") as file:
+            file.write("_scwsignal:\n")
+    before = root.contents()
+    root.must("install")
+    root.must("uninstall")
+    assert root.contents() == before
+    asked = root.asked()
+    assert not {*MADE, *UNMADE} & set(asked)
+
+
+def test_files_of_others_stay(root: Root) -> None:
+    others = {"usr/local/bin/other", "usr/local/man/man8/other.8", "etc/rc.d/other"}
+    (root.path / "usr/local/man/man8").mkdir(parents=True)
+    for path in others:
+        (root.path / path).write_text("not ours\n")
+    before = root.contents()
+    root.must("install")
+    inside = f"{TREE}/other"
+    (root.path / inside).write_text("not ours either\n")
+    out = root.must("uninstall")
+    assert "left alone, for not all in it is from install: /" + TREE in out
+    kept = set(root.contents()) - set(before)
+    assert kept == {inside, TREE, str(Path(TREE).parent)}
+
+
+def test_a_file_that_was_changed_stays_and_is_named(root: Root) -> None:
+    root.must("install")
+    service = root.path / "etc/rc.d/scw_signal"
+    service.chmod(0o755)
+    service.write_text("changed\n")
+    out = root.must("uninstall")
+    assert "it was changed since it was installed: /etc/rc.d/scw_signal\n" in out
+    assert service.read_text() == "changed\n"
+
+
+# What is in the way.
+
+
+@pytest.mark.parametrize("way", ["file", "link", "directory", "changed", "in the tree"])
+def test_it_replaces_nothing_that_is_not_its_own(root: Root, way: str) -> None:
+    command = root.path / "usr/local/bin/scw-metadata"
+    if way == "file":
+        command.write_text("the package's\n")
+    elif way == "link":
+        command.symlink_to("elsewhere")
+    elif way == "directory":
+        command.mkdir()
+    elif way == "changed":
+        root.must("install")
+        command.write_text("changed\n")
+    else:
+        command = root.path / TREE / "other.py"
+        command.parent.mkdir(parents=True)
+        command.write_text("")
+    before = root.contents()
+    root.asked()
+    result = root.run("install")
+    assert result.status == 1
+    name = command.relative_to(root.path)
+    assert result.err == (
+        f"install: not installed from here, or changed since; move it away: /{name}\n"
+    )
+    assert root.contents() == before
+    assert root.asked() == []
+
+
+# What goes wrong half-way.
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 8])
+def test_killed_at_a_rename_it_can_be_run_again(root: Root, number: int) -> None:
+    root.must("install")
+    whole = source_only(root)
+    root.must("uninstall")
+    before = root.contents()
+    kill_at(root, "mv", number)
+    assert root.run("install").status == -9
+    (root.stubs / "mv").unlink()
+    root.must("install")
+    assert source_only(root) == whole
+    root.must("uninstall")
+    assert root.contents() == before
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 9])
+def test_a_newer_release_killed_at_a_rename_can_be_run_again(
+    root: Root, release: Path, own_release: Path, number: int
+) -> None:
+    before = root.contents()
+    for file in (own_release / "packaging/man").iterdir():
+        file.write_text("as it was\n")
+    root.must("install")
+    root.release = release
+    kill_at(root, "mv", number)
+    assert root.run("install").status == -9
+    (root.stubs / "mv").unlink()
+    root.must("install")
+    page = Path("scw-metadata.1")
+    installed = root.path / "usr/local/man/man1" / page
+    assert installed.read_text() == (release / "packaging/man" / page).read_text()
+    root.must("uninstall")
+    assert root.contents() == before
+
+
+def kill_at(root: Root, program: str, number: int) -> None:
+    """Let the shell be killed just before it runs a program for the nth time."""
+    real = found(program)
+    count = root.stubs / "count"
+    count.write_text("")
+    root.stub(
+        program,
+        f'echo >>"{count}"; [ "$(wc -l <"{count}")" -lt {number} ] || kill -9 $PPID\n'
+        f'exec {real} "$@"',
+    )
+
+
+def test_what_can_not_be_written_whole_is_not_begun(root: Root) -> None:
+    before = set(files(root))
+    fails = 'echo "cp: no space left on device" >&2; exit 1'
+    last = "for last; do :; done; case $last in *scw-signald.8.new)"
+    root.stub("cp", f'{last} {fails} ;; esac; exec {found("cp")} "$@"')
+    result = root.run("install")
+    assert (result.status, result.err) == (1, "cp: no space left on device\n")
+    assert set(files(root)) == before
+    assert root.asked() == []
+
+
+def files(root: Root) -> Iterator[str]:
+    return (path for path, (_, what) in root.contents().items() if what != "directory")
+
+
+@pytest.mark.parametrize("program", ["groupadd", "useradd"])
+def test_without_its_account_it_fails_and_can_be_run_again(
+    root: Root, program: str
+) -> None:
+    before = root.contents()
+    (root.path / "broken").mkdir()
+    (root.path / "broken" / program).touch()
+    result = root.run("install")
+    assert (result.status, result.err) == (1, f"{program}: told to fail\n")
+    shutil.rmtree(root.path / "broken")
+    root.must("install")
+    root.must("uninstall")
+    assert root.contents() == before
+
+
+# A view of the file system that only one command has.
+
+
+def namespace(mounts: str) -> list[str]:
+    """Return the words before a command that is to run behind these mounts."""
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    unshare = [found("unshare"), "--mount", *user]
+    probe = subprocess.run(
+        [*unshare, "true"], capture_output=True, text=True, check=False
+    )
+    if probe.returncode != 0:
+        pytest.skip(f"no mount namespaces here: {probe.stderr.strip()}")
+    return [*unshare, "sh", "-c", f'{mounts} && exec "$@"', "sh"]
+
+
+def bind(what: Path, where: Path | None = None) -> str:
+    return shlex.join(["mount", "--bind", str(what), str(where or what)])
+
+
+def freeze(where: Path) -> str:
+    return shlex.join(["mount", "-o", "remount,bind,ro", str(where)])
+
+
+# Refusals: one line, and nothing done.
+
+
+def refusal(root: Root, **env: str) -> str:
+    before = root.contents()
+    result = root.run("install", env=env)
+    assert (result.status, result.out) == (1, "")
+    assert root.contents() == before
+    assert root.asked() == []
+    assert not list(root.scratch.iterdir())
+    assert result.err.count("\n") == 1
+    return result.err
+
+
+def test_without_python_it_says_how_to_get_it(root: Root) -> None:
+    root.python.unlink()
+    # The listing expects one.
+    root.python.symlink_to("nowhere")
+    assert refusal(root) == (
+        "install: there is no /usr/local/bin/python3: pkg_add python3\n"
+    )
+
+
+def test_an_old_python_is_refused_by_its_version(root: Root) -> None:
+    root.python.unlink()
+    root.python.write_text(
+        # What install asks is answered by a Python that takes itself for an old one.
+        "#!/bin/sh\n"
+        f'exec {PYTHON} -I -c "import sys; sys.version_info = (3, 9, 18)\n$3"\n'
+    )
+    root.python.chmod(0o755)
+    assert refusal(root) == (
+        "install: /usr/local/bin/python3 is Python 3.9, and 3.10 is needed:"
+        " pkg_add -u python3\n"
+    )
+
+
+def test_a_python_that_does_not_run_is_refused(root: Root) -> None:
+    root.python.unlink()
+    root.python.write_text("#!/bin/sh\nexit 1\n")
+    root.python.chmod(0o755)
+    assert refusal(root) == "install: /usr/local/bin/python3 does not run\n"
+
+
+@pytest.mark.parametrize("library", ["urllib3", "tenacity"])
+def test_a_checkout_is_told_to_make_a_release(
+    root: Root, own_release: Path, library: str
+) -> None:
+    shutil.rmtree(own_release / "vendor" / library)
+    assert refusal(root) == (
+        f"install: there is no vendor/{library}, which releases have:"
+        " run make dist, and install from the tarball that it makes\n"
+    )
+
+
+def test_a_directory_that_can_not_be_written_is_named(root: Root) -> None:
+    (root.path / "usr/local/libexec").write_text("")
+    assert refusal(root) == (
+        f"install: can not write to {root.path}/usr/local/libexec\n"
+    )
+
+
+def test_a_file_system_that_is_mounted_read_only_is_named(root: Root) -> None:
+    root.before = namespace(f"{bind(root.path / 'etc')} && {freeze(root.path / 'etc')}")
+    assert refusal(root) == f"install: can not write to {root.path}/etc/rc.d\n"
+
+
+def test_destdir_must_be_a_directory(root: Root) -> None:
+    assert refusal(root, DESTDIR="/nonexistent") == (
+        "install: DESTDIR is not a directory: /nonexistent\n"
+    )
+
+
+# Without DESTDIR it is this machine that is installed on: so the tests answer for
+# it in a way that ends there.
+
+
+@pytest.mark.parametrize("script", ["install", "uninstall"])
+def test_another_system_is_refused(root: Root, script: str) -> None:
+    root.stub("uname", "echo Plan9")
+    root.stub("id", "echo 1000")
+    assert root.run(script, env={"DESTDIR": ""}) == Result(
+        1, "", f"{script}: this is for OpenBSD, and here is Plan9\n"
+    )
+
+
+@pytest.mark.parametrize("script", ["install", "uninstall"])
+def test_who_is_not_root_is_refused(root: Root, script: str) -> None:
+    root.stub("uname", "echo OpenBSD")
+    root.stub("id", "echo 1000")
+    assert root.run(script, env={"DESTDIR": ""}) == Result(
+        1, "", f"{script}: only root can do this; with -n it shows what would be done\n"
+    )
+
+
+@pytest.mark.parametrize("words", [["-x"], ["operand"], ["-n", "operand"]])
+@pytest.mark.parametrize("script", ["install", "uninstall"])
+def test_the_command_line_is_checked(root: Root, script: str, words: list[str]) -> None:
+    result = root.run(script, *words)
+    assert result.status == 2
+    assert result.err.endswith(f"usage: {script} [-n]\n")
+
+
+@pytest.mark.parametrize("script", ["install", "uninstall", "install.sub"])
+def test_no_function_has_the_name_of_an_alias(script: str) -> None:
+    text = (TOP / SCRIPTS / script).read_text()
+    functions = set(re.findall(r"^(\w+)\(\)", text, re.MULTILINE))
+    assert functions
+    assert not functions & ALIASES
+
+
+# The installed commands, as they are.
+
+
+def interpreter(minor: int) -> Path | None:
+    """Return Python 3.`minor` itself, if it is here and can be used for this."""
+    named = shutil.which(f"python3.{minor}")
+    candidates = [
+        *Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python3"),
+        *([Path(named)] if named else []),
+    ]
+    for candidate in candidates:
+        asked = subprocess.run(
+            [candidate, "-I", "-c", "import sys; print(sys.executable)"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        path = Path(asked.stdout.strip()).resolve()
+        # What is in /usr/local is hidden by the namespace.
+        if asked.returncode == 0 and not path.is_relative_to("/usr/local"):
+            return path
+    return None
+
+
+@pytest.fixture(scope="session")
+def interpreters() -> dict[int, Path]:
+    """Return the interpreters here, by their minor version, in its order."""
+    known = {minor: interpreter(minor) for minor in range(10, 15)}
+    return {minor: path for minor, path in known.items() if path is not None}
+
+
+@pytest.fixture
+def system(root: Root, own_release: Path) -> Root:
+    """Return a root that gets all of the code, to be run."""
+    fill(own_release)
+    return root
+
+
+def ran(root: Root, *words: str, read_only: bool = False) -> Result:
+    """Run an installed command as somebody types it."""
+    show = bind(root.path / "usr/local", Path("/usr/local"))
+    if read_only:
+        show += f" && {freeze(Path('/usr/local'))}"
+    done = subprocess.run(
+        [*namespace(show), *words],
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", **NOWHERE},
+        cwd=root.path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def works(root: Root, *, read_only: bool = False) -> None:
+    """Have each command do its work."""
+    run_dir = f"--run-dir={root.path}/var/run/scw_signal"
+    with Emulator() as service:
+        url = f"--url={service.url}"
+
+        def run(*words: str) -> Result:
+            return ran(root, *words, read_only=read_only)
+
+        booted = run("scw-signald", "-d", "--no-dns", run_dir, url)
+        assert booted.status == 0, booted.err
+        assert "acknowledged" in booted.err
+        assert "Warning" not in booted.err
+        signalled = run("scw-signal-state", url, "booted")
+        assert signalled == Result(0, "booted signal sent!\n", "")
+        cached = run("scw-metadata", "--cached", run_dir, "state_detail")
+        assert cached == Result(0, "booted\n", "")
+
+
+def test_the_installed_commands_work(system: Root) -> None:
+    system.must("install")
+    works(system)
+
+
+def test_no_directory_and_no_environment_leads_them_astray(system: Root) -> None:
+    system.must("install")
+    for name in ("scw_signal", "urllib3", "gc"):
+        (system.path / f"{name}.py").write_text("raise SystemExit('trapped')")
+    with Emulator() as service:
+        words = ("scw-signal-state", f"--url={service.url}", "booted")
+        trap = (f"PYTHONPATH={system.path}", "PYTHONSTARTUP=urllib3.py")
+        assert ran(system, "env", *trap, *words).out == "booted signal sent!\n"
+
+
+def test_it_outlives_a_minor_upgrade_of_python(
+    system: Root, interpreters: dict[int, Path]
+) -> None:
+    if len(interpreters) < 2:
+        pytest.skip("there is but one of Python 3.10 to 3.14 here")
+    oldest, *newer = sorted(interpreters)
+    switch(system, interpreters[oldest])
+    system.must("install")
+    for minor in newer:
+        switch(system, interpreters[minor])
+        # At boot the agent can not write here: it must do without compiled code.
+        works(system, read_only=True)
+        assert compiled_for(system) == {f"cpython-3{oldest}"}
+    system.must("install")
+    assert compiled_for(system) == {f"cpython-3{newer[-1]}"}
+    works(system)
+
+
+def switch(root: Root, python: Path) -> None:
+    root.python.unlink()
+    root.python.symlink_to(python)
+
+
+def compiled_for(root: Root) -> set[str]:
+    """Return the tags of the interpreters for which anything is compiled."""
+    return {path.name.split(".")[-2] for path in (root.path / TREE).rglob("*.pyc")}
