@@ -14,6 +14,8 @@ from scw_signal.clock import Clock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MOST_WAITS = 100_000
+
 
 class FakeClock(Clock):
     """Monotonic seconds that pass only while somebody waits.
@@ -39,6 +41,7 @@ class FakeClock(Clock):
     def wait(self, seconds: float, *descriptors: int) -> bool:
         assert seconds >= 0, "a wait into the past"
         self.waits.append(seconds)
+        assert len(self.waits) < MOST_WAITS, "a busy loop"
         end = self.now + seconds
         if seconds > 0:  # however little it was: time passes
             end = max(end, math.nextafter(self.now, math.inf))

@@ -27,9 +27,9 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,6 +62,12 @@ def missing() -> str:
     return ""
 
 
+def listed() -> set[str]:
+    """Return the names of the namespaces that there are on this machine."""
+    return {path.name for path in _NAMESPACES.glob("*")}
+
+
+@final
 class Namespace:
     """A network namespace, from its construction until `close`."""
 
@@ -86,11 +92,10 @@ class Namespace:
 
     def close(self) -> None:
         """Remove it, and what is laid over /etc in it."""
-        shutil.rmtree(_SETTINGS / self.name, ignore_errors=True)
-        _run("ip", "netns", "del", self.name)
+        _remove(self.name)
 
     def ip(self, words: str) -> str:
-        """Run ip(8) on this namespace; return what it printed."""
+        """Change this namespace, as a line for iproute2 says; return its output."""
         return _run("ip", "-n", self.name, *words.split())
 
     def set(self, setting: str, value: int) -> None:
@@ -170,6 +175,7 @@ class Packet(NamedTuple):
         return f"{self.seconds:.3f} {arrow} {kind} {self.destination}:{self.port}"
 
 
+@final
 class Wire:
     """Carries frames between two ends; sees, delays, loses and swallows them."""
 
@@ -239,7 +245,7 @@ class Wire:
         # its checksum, and being cut to size.
         end.setsockopt(self._SOL_PACKET, self._PACKET_VNET_HDR, 1)
         end.bind((interface, self._ALL))
-        end.setblocking(False)
+        end.settimeout(0)
         return end
 
     def _carry(self) -> None:
@@ -281,12 +287,11 @@ class Wire:
 
     @staticmethod
     def _put(end: socket.socket, frame: bytes) -> None:
-        try:
+        with suppress(OSError):  # lost, as on a cable that is pulled out
             end.send(frame)
-        except OSError:
-            pass  # the interface is down: lost, as on a cable that is pulled out
 
 
+@final
 class NameServer:
     """A name server that does as it is told: `answers`, `fails` or is `silent`.
 
@@ -366,6 +371,7 @@ class NameServer:
         return question[:2] + flags + counts + question[12:end] + record
 
 
+@final
 class Lab:
     """The guest, its router and the service; the guest has no network yet.
 
@@ -450,7 +456,9 @@ class Lab:
             _route(self.router, version, SERVICE[version], "dev service0")
         _route(self.service, 4, GATEWAYS[4], "dev eth0")
         for version in (4, 6):
-            _route(self.service, version, "default", f"via {GATEWAYS[version]} dev eth0")
+            _route(
+                self.service, version, "default", f"via {GATEWAYS[version]} dev eth0"
+            )
 
     def _lay_wire(self, stack: ExitStack) -> Wire:
         namespace = stack.enter_context(Namespace("wire"))
@@ -472,8 +480,10 @@ def _cable(left: Namespace, plug: str, right: Namespace, socket_: str) -> None:
 
 
 def _address(where: Namespace, version: int, address: str, interface: str) -> None:
-    where.ip(f"-{version} addr add {address}/{32 if version == 4 else 128}"
-             f" dev {interface}{' nodad' if version == 6 else ''}")
+    where.ip(
+        f"-{version} addr add {address}/{32 if version == 4 else 128}"
+        f" dev {interface}{' nodad' if version == 6 else ''}"
+    )
 
 
 def _route(where: Namespace, version: int, destination: str, way: str) -> None:
@@ -484,8 +494,14 @@ def _clear_leftovers() -> None:
     """Remove the namespaces of test runs that were killed."""
     for path in _NAMESPACES.glob(f"{_PREFIX}-*"):
         if not Path("/proc", path.name.split("-")[1]).exists():
-            shutil.rmtree(_SETTINGS / path.name, ignore_errors=True)
-            _run("ip", "netns", "del", path.name)
+            _remove(path.name)
+
+
+def _remove(name: str) -> None:
+    shutil.rmtree(_SETTINGS / name, ignore_errors=True)
+    with suppress(OSError):  # others have settings there
+        _SETTINGS.rmdir()
+    _run("ip", "netns", "del", name)
 
 
 def _move_to(descriptor: int) -> None:

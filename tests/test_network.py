@@ -107,7 +107,7 @@ def test_a_route_that_is_there_costs_one_look_and_no_wait(
     kernel: Kernel, clock: FakeClock
 ) -> None:
     kernel.routes = {V4}
-    assert Network([V4], clock).await_route(pytest.fail) == V4
+    assert Network([V4], clock).await_route(unheard) == V4
     assert (kernel.looks, clock.waits) == (1, [])
 
 
@@ -441,30 +441,25 @@ from scw_signal.clock import Clock
 from scw_signal.wire import Endpoint
 
 service = Endpoint(sys.argv[1])
-ours, prefix = sys.argv[2].split("/")
+steps = sys.argv[2:]
 
-def ip(*words):
-    subprocess.run(["ip", *words], check=True)
-
-def route_comes():
-    ip("address", "add", f"{ours}/{prefix}", "dev", "lo")
-    ip("link", "set", "lo", "up")
+def ip(words):
+    subprocess.run(["ip", *words.split()], check=True)
 
 """
 WAKES = """
 class Eventful(Clock):
-    waits = 0
     def wait(self, seconds, *descriptors):
-        self.waits += 1
-        if self.waits == 1:
-            route_comes()
+        if steps:
+            ip(steps.pop())
         assert len(descriptors) == 1, "no routing socket"
         return super().wait(seconds, *descriptors)
 
-clock = Eventful()
-found = network.Network([service], clock).await_route(lambda waited: float("inf"))
-assert found == service
-assert network.source_address(service) == ours
+for words in steps[:-1]:
+    ip(words)
+del steps[:-1]
+waiting = network.Network([service], Eventful())
+assert waiting.await_route(lambda waited: float("inf")) == service
 print("woken")
 """
 SILENT = """
@@ -473,9 +468,10 @@ def sent():
         fields = next(line for line in table if "lo:" in line).split(":")[1].split()
     return int(fields[9])
 
-family = socket.AF_INET6 if ":" in ours else socket.AF_INET
+family = socket.AF_INET6 if ":" in service.host else socket.AF_INET
 assert not network._has_route(service)
-route_comes()
+for words in steps:
+    ip(words)
 before = sent()
 assert network._has_route(service)
 assert sent() == before, "a packet was sent"
@@ -509,19 +505,28 @@ def alone(script: str, *words: str) -> str:
     ).stdout
 
 
-@pytest.mark.parametrize(
-    ("service", "ours"),
-    [(V4.host, "169.254.42.41/24"), (V6.host, "fd00:42::41/64")],
-    ids=["IPv4", "IPv6"],
-)
-def test_on_linux_the_kernel_tells_of_a_route(service: str, ours: str) -> None:
-    assert alone(WAKES, service, ours) == "woken\n"
+UP = "link set lo up"
+ADDRESS_4 = "address add 169.254.42.41/24 dev lo"
+ADDRESS_6 = "address add fd00:42::41/64 dev lo"
 
 
 @pytest.mark.parametrize(
-    ("service", "ours"),
-    [(V4.host, "169.254.42.41/24"), (V6.host, "fd00:42::41/64")],
-    ids=["IPv4", "IPv6"],
+    ("service", "steps"),
+    [
+        pytest.param(V4, (ADDRESS_4, UP), id="IPv4, the link comes up"),
+        pytest.param(V4, (UP, ADDRESS_4), id="IPv4, an address comes"),
+        pytest.param(V4, (UP, "route add 169.254.42.42 dev lo"), id="IPv4, a route"),
+        pytest.param(V6, (ADDRESS_6, UP), id="IPv6, the link comes up"),
+        pytest.param(V6, (UP, ADDRESS_6), id="IPv6, an address comes"),
+        pytest.param(V6, (UP, "route add fd00:42::42 dev lo"), id="IPv6, a route"),
+    ],
 )
-def test_looking_for_a_route_sends_nothing(service: str, ours: str) -> None:
-    assert alone(SILENT, service, ours) == "silent\n"
+def test_on_linux_the_kernel_tells_of_what_makes_a_route(
+    service: Endpoint, steps: tuple[str, ...]
+) -> None:
+    assert alone(WAKES, service.host, *steps) == "woken\n"
+
+
+@pytest.mark.parametrize(("service", "address"), [(V4, ADDRESS_4), (V6, ADDRESS_6)])
+def test_looking_for_a_route_sends_nothing(service: Endpoint, address: str) -> None:
+    assert alone(SILENT, service.host, address, UP) == "silent\n"
