@@ -36,7 +36,7 @@ class Service:
 
     def __init__(self, endpoints: Sequence[Endpoint], clock: Clock) -> None:
         """Take the addresses in the order in which they are to be tried."""
-        self._endpoints = endpoints
+        self._endpoints = list(endpoints)
         self._clock = clock
 
     def exchange(self, request: Request, budget: float) -> tuple[Reply, Endpoint]:
@@ -53,9 +53,13 @@ class Service:
             if left <= 0 and failures:
                 break
             try:
-                return self._exchange(endpoint, request, left), endpoint
+                reply = self._exchange(endpoint, request, left)
             except UnreachableError as error:
                 failures.append(str(error))
+                continue
+            # Where one address leads nowhere, the next request is spared the wait.
+            self._endpoints.sort(key=lambda other: other != endpoint)
+            return reply, endpoint
         raise UnreachableError("; ".join(failures))
 
     def _exchange(self, endpoint: Endpoint, request: Request, budget: float) -> Reply:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import os
 import pwd
 import sys
@@ -91,9 +92,7 @@ def test_without_a_directory_no_file_is_left_to_see_or_promised(told: Told) -> N
 def test_each_stage_promises_less_than_the_one_before() -> None:
     stages = [set(promises.split()) for promises in sandbox.PROMISES.values()]
     assert list(sandbox.PROMISES) == ["wait", "signal", "leave"]
-    assert all(
-        after < before for before, after in zip(stages, stages[1:], strict=False)
-    )
+    assert all(after < before for before, after in itertools.pairwise(stages))
 
 
 def test_a_command_by_hand_pledges_and_hides_nothing(told: Told) -> None:

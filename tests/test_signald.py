@@ -7,11 +7,12 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from installed import Result, run, start
+from installed import BIN, Result, run, start
 from scw_signal.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -204,6 +205,45 @@ def test_a_symlink_planted_in_the_run_directory_is_not_followed(
     assert agent(service, directory).status == 0
     assert victim.read_text() == "mine"
     assert not any(path.is_symlink() for path in directory.iterdir())
+
+
+def test_a_read_only_file_system_is_a_warning(
+    service: Emulator, tmp_path: Path
+) -> None:
+    mount = 'mount -t tmpfs -o ro none "$0" && exec "$@"'
+    words = (*arguments(service, tmp_path / "run"), "--no-dns")
+    namespace = ("unshare", "--mount", "sh", "-c", mount, str(tmp_path))
+    if subprocess.run(
+        [*namespace, "true"], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("no file system can be mounted here")
+    done = subprocess.run(
+        [*namespace, str(BIN / "scw-signald"), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "nothing will be left behind" in done.stderr
+    assert "Read-only file system" in done.stderr
+    assert service.server_state == "running"
+
+
+def test_neither_an_empty_environment_nor_a_c_locale_hurts(tmp_path: Path) -> None:
+    document = {"name": "café 🐡", "state_detail": "booting kernel"}
+    for environment in ({}, {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0"}):
+        with Emulator(document=document) as service:
+            done = subprocess.run(
+                [
+                    *(sys.executable, str(BIN / "scw-signald"), "--no-dns"),
+                    *arguments(service, tmp_path),
+                ],
+                env=environment,
+                capture_output=True,
+                check=False,
+            )
+        assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+        assert "SCW_NAME='café 🐡'\n" in (tmp_path / "metadata.env").read_text("utf-8")
 
 
 def test_an_unknown_flag_is_one_line_and_status_2() -> None:
