@@ -23,11 +23,15 @@ class FakeClock(Clock):
     `at` plans what happens at a moment: a callback that writes to a pipe, say.
     Descriptors are real and really polled, so an event and a time-out are told
     apart as they are in life.
+
+    `settle` is called before each look at them: where threads are at work, it
+    waits for what they do without time passing.
     """
 
     def __init__(self) -> None:
         self.now = 1000.0  # not 0: nobody may take the start for the epoch
         self.waits: list[float] = []
+        self.settle: Callable[[], None] = lambda: None
         self._plans: list[tuple[float, Callable[[], None]]] = []
 
     def monotonic(self) -> float:
@@ -45,7 +49,7 @@ class FakeClock(Clock):
         end = self.now + seconds
         if seconds > 0:  # however little it was: time passes
             end = max(end, math.nextafter(self.now, math.inf))
-        while not _readable(descriptors):
+        while not self._readable(descriptors):
             if not self._plans or self._plans[0][0] > end:
                 assert end != float("inf"), "this would wait for ever"
                 self.now = end
@@ -55,9 +59,9 @@ class FakeClock(Clock):
             callback()
         return True
 
-
-def _readable(descriptors: tuple[int, ...]) -> bool:
-    poll = select.poll()
-    for descriptor in descriptors:
-        poll.register(descriptor, select.POLLIN)
-    return bool(descriptors) and bool(poll.poll(0))
+    def _readable(self, descriptors: tuple[int, ...]) -> bool:
+        self.settle()
+        poll = select.poll()
+        for descriptor in descriptors:
+            poll.register(descriptor, select.POLLIN)
+        return bool(descriptors) and bool(poll.poll(0))

@@ -474,10 +474,21 @@ def test_a_file_that_was_changed_stays_and_is_named(root: Root) -> None:
     assert service.read_text() == "changed\n"
 
 
+def test_a_file_of_the_tree_that_was_changed_stays(root: Root) -> None:
+    root.must("install")
+    module = root.path / TREE / "scw_signal/__init__.py"
+    module.write_text("changed\n")
+    assert "left alone" in root.must("uninstall")
+    assert list(files(root)).count(f"{TREE}/scw_signal/__init__.py") == 1
+    assert not [path for path in files(root) if path.startswith(f"{TREE}/urllib3")]
+
+
 # What is in the way.
 
 
-@pytest.mark.parametrize("way", ["file", "link", "directory", "changed", "in the tree"])
+@pytest.mark.parametrize(
+    "way", ["file", "link", "directory", "changed", "moved", "in the tree"]
+)
 def test_it_replaces_nothing_that_is_not_its_own(root: Root, way: str) -> None:
     command = root.path / "usr/local/bin/scw-metadata"
     if way == "file":
@@ -489,6 +500,9 @@ def test_it_replaces_nothing_that_is_not_its_own(root: Root, way: str) -> None:
     elif way == "changed":
         root.must("install")
         command.write_text("changed\n")
+    elif way == "moved":
+        root.must("install")
+        command.symlink_to(command.rename(root.path / "elsewhere"))
     else:
         command = root.path / TREE / "other.py"
         command.parent.mkdir(parents=True)
@@ -701,6 +715,13 @@ def test_who_is_not_root_is_refused(root: Root, script: str) -> None:
     assert root.run(script, env={"DESTDIR": ""}) == Result(
         1, "", f"{script}: only root can do this; with -n it shows what would be done\n"
     )
+
+
+def test_who_is_not_root_may_see_what_would_be_done(root: Root) -> None:
+    root.stub("uname", "echo OpenBSD")
+    root.stub("id", "echo 1000")
+    result = root.run("uninstall", "-n", env={"DESTDIR": ""})
+    assert (result.status, result.err) == (0, "")
 
 
 @pytest.mark.parametrize("words", [["-x"], ["operand"], ["-n", "operand"]])

@@ -1,0 +1,234 @@
+"""Waiting for the resolver, which may block for as long as it likes."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from scw_signal.resolver import Resolver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fakes import FakeClock
+
+    Outcome = str | Exception | None
+    Made = tuple[Resolver, "Lookups"]
+    Make = Callable[..., Made]
+
+BOUND = 10.0  # seconds after which a thread counts as lost
+NAME = "scaleway.com"
+ANSWER = "an answer"
+NO_NAME = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+FAILURE = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+
+class Lookups:
+    """Look-ups that do as they are told: answer, raise, or block until let go."""
+
+    def __init__(self, clock: FakeClock, *outcomes: Outcome) -> None:
+        """Take the outcome of each in turn, then that of the last; None blocks."""
+        self.asked: list[float] = []
+        self.threads: dict[threading.Thread, Outcome] = {}
+        self.questions: list[tuple[str, int]] = []
+        self._start = clock.now
+        self._clock = clock
+        self._outcomes = itertools.chain(outcomes, itertools.repeat(outcomes[-1]))
+        self._bystanders = set(threading.enumerate())
+        self._entered = threading.Condition()
+        self._let_go = threading.Event()
+        clock.settle = self._settle
+
+    def __call__(self, name: str, port: int) -> object:
+        with self._entered:
+            outcome = next(self._outcomes)
+            self.asked.append(self._clock.now - self._start)
+            self.questions.append((name, port))
+            self.threads[threading.current_thread()] = outcome
+            self._entered.notify()
+        if outcome is None:
+            self._let_go.wait()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome or ANSWER
+
+    def _settle(self) -> None:
+        """Wait until each thread that was started blocks, or has come to its end."""
+        for thread in set(threading.enumerate()) - self._bystanders:
+            with self._entered:
+                while thread not in self.threads:
+                    assert self._entered.wait(BOUND), "nobody is asked"
+            if self.threads[thread] is not None:
+                thread.join(BOUND)
+                assert not thread.is_alive()
+
+    def let_go(self) -> None:
+        """Have every look-up that blocks answer, now and from now on."""
+        self._let_go.set()
+        for thread in self.threads:
+            thread.join(BOUND)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def make(clock: FakeClock) -> Iterator[Make]:
+    """Return what makes a resolver and its look-ups; none is left blocking."""
+    made = []
+
+    def make(seconds: float, *outcomes: Outcome) -> Made:
+        lookups = Lookups(clock, *outcomes)
+        made.append((Resolver(NAME, seconds, clock, lookups), lookups))
+        return made[-1]
+
+    yield make
+    for resolver, lookups in made:
+        lookups.let_go()
+        assert resolver.idle()
+
+
+def test_the_resolver_is_asked_for_the_name_once_if_it_answers(make: Make) -> None:
+    resolver, lookups = make(15, ANSWER)
+    assert resolver.await_answer()
+    assert lookups.questions == [(NAME, 80)]
+    assert lookups.asked == [0]
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(getattr(socket, name), id=name)
+        for name in ("EAI_NONAME", "EAI_NODATA")
+        if hasattr(socket, name)
+    ],
+)
+def test_that_there_is_no_such_name_is_an_answer(make: Make, number: int) -> None:
+    resolver, lookups = make(15, socket.gaierror(number, "no such name"), FAILURE)
+    assert resolver.await_answer()
+    assert lookups.asked == [0]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        FAILURE,
+        socket.gaierror(socket.EAI_FAIL, "Non-recoverable failure"),
+        socket.gaierror(socket.EAI_SYSTEM, "System error"),
+        OSError("the file /etc/resolv.conf can not be read"),
+        UnicodeError("label too long"),
+    ],
+    ids=repr,
+)
+def test_a_failure_is_no_answer(
+    make: Make, clock: FakeClock, failure: Exception
+) -> None:
+    resolver, _ = make(15, failure)
+    beginning = clock.now
+    assert not resolver.await_answer()
+    assert clock.now - beginning == pytest.approx(15)
+
+
+def test_after_a_failure_the_question_is_asked_again_until_an_answer_comes(
+    make: Make,
+) -> None:
+    resolver, lookups = make(15, FAILURE, FAILURE, ANSWER)
+    assert resolver.await_answer()
+    assert len(lookups.asked) == 3
+
+
+def test_the_pauses_after_failures_grow_from_a_tenth_to_a_second(make: Make) -> None:
+    resolver, lookups = make(6, FAILURE)
+    resolver.await_answer()
+    assert lookups.asked == pytest.approx([0, 0.1, 0.3, 0.7, 1.5, 2.5, 3.5, 4.5, 5.5])
+
+
+def test_each_question_has_a_thread_of_its_own_that_holds_nobody_up(make: Make) -> None:
+    resolver, lookups = make(1, FAILURE)
+    resolver.await_answer()
+    assert len(lookups.threads) == len(lookups.asked) > 1
+    assert all(thread.daemon for thread in lookups.threads)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 5.0, 15.0, 60.0])
+def test_the_bound_holds_though_the_look_up_blocks(
+    make: Make, clock: FakeClock, seconds: float
+) -> None:
+    resolver, _ = make(seconds, None)
+    beginning = clock.now
+    assert not resolver.await_answer()
+    assert clock.now - beginning == seconds
+
+
+def test_with_no_time_nobody_is_asked(make: Make) -> None:
+    resolver, lookups = make(0, ANSWER)
+    assert not resolver.await_answer()
+    assert lookups.asked == []
+
+
+def test_beside_a_look_up_that_blocks_another_is_made_every_five_seconds(
+    make: Make,
+) -> None:
+    resolver, lookups = make(15, None)
+    resolver.await_answer()
+    assert lookups.asked == [0, 5, 10]
+
+
+def test_the_second_question_may_be_the_one_that_is_answered(
+    make: Make, clock: FakeClock
+) -> None:
+    resolver, _ = make(15, None, ANSWER)
+    beginning = clock.now
+    assert resolver.await_answer()
+    assert clock.now - beginning == 5
+
+
+def test_an_answer_to_the_first_question_counts_though_a_second_was_asked(
+    make: Make, clock: FakeClock
+) -> None:
+    resolver, lookups = make(15, None)
+    beginning = clock.now
+    clock.at(7.25, lookups.let_go)
+    assert resolver.await_answer()
+    assert clock.now - beginning == 7.25
+    assert lookups.asked == [0, 5]
+
+
+def test_a_resolver_that_blocks_is_not_idle_before_it_has_answered(make: Make) -> None:
+    resolver, lookups = make(7, None)
+    assert not resolver.await_answer()
+    assert not resolver.idle()
+    lookups.let_go()
+    assert resolver.idle()
+
+
+def test_a_resolver_with_one_of_two_questions_under_way_is_not_idle(make: Make) -> None:
+    resolver, lookups = make(15, None, ANSWER)
+    assert resolver.await_answer()
+    assert not resolver.idle()
+    lookups.let_go()
+    assert resolver.idle()
+
+
+@pytest.mark.parametrize("outcome", [ANSWER, NO_NAME, FAILURE], ids=repr)
+def test_a_resolver_whose_questions_have_ended_is_idle(
+    make: Make, outcome: str | Exception
+) -> None:
+    resolver, _ = make(1, outcome)
+    assert resolver.idle()
+    resolver.await_answer()
+    assert resolver.idle()
+
+
+def test_asking_whether_it_is_idle_takes_no_time(make: Make, clock: FakeClock) -> None:
+    resolver, _ = make(1, None)
+    resolver.await_answer()
+    before = clock.now
+    resolver.idle()
+    assert clock.now == before
+
+
+def test_unless_told_otherwise_the_system_is_asked(clock: FakeClock) -> None:
+    assert Resolver("127.0.0.1", 0, clock)._lookup is socket.getaddrinfo
