@@ -57,6 +57,8 @@ _URL = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _LAST_PORT = 65535
+LONGEST_NAME = 253  # characters of a host name
+_LONGEST_LABEL = 63  # and of a part of it
 
 
 class Endpoint(NamedTuple):
@@ -110,12 +112,22 @@ def endpoint(url: str) -> Endpoint:
     """
     match = _URL.fullmatch(url)
     port = int(match[2] or PORT) if match else 0
-    if match is None or not 1 <= port <= _LAST_PORT:
+    if match is None or not 1 <= port <= _LAST_PORT or not _is_host(match[1]):
         raise UsageError(
             f"not the URL of a service: {printable(url, 80)!r};"
             " write http://ADDRESS or http://ADDRESS:PORT"
         )
     return Endpoint(match[1].strip("[]"), port)
+
+
+def _is_host(host: str) -> bool:
+    """Tell whether a name has lengths that a name can have (RFC 1035, 2.3.4)."""
+    if host.startswith("["):
+        return True
+    labels = host.removesuffix(".").split(".")
+    return len(host) <= LONGEST_NAME and all(
+        0 < len(label) <= _LONGEST_LABEL for label in labels
+    )
 
 
 def endpoints(urls: list[str], environment: Mapping[str, str]) -> list[Endpoint]:

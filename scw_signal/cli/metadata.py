@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from scw_signal.document import Node
 
 SECONDS = 10.0
+MOST_TOLD = 8  # missing keys
 MOST_COMPARED = 2000  # keys, when near ones are looked for: a real document has 200
 
 COMMAND = Command(
@@ -155,8 +156,10 @@ def _no_such(missing: list[str], there: Iterable[str]) -> NoSuchKeyError:
 
     known = list(islice(there, MOST_COMPARED))
     told = []
-    for key in missing:
+    for key in missing[:MOST_TOLD]:
         near = get_close_matches(key[:100], known, n=3)
         hint = f" (near: {', '.join(near)})" if near else ""
         told.append(printable(key, 60) + hint)
+    if len(missing) > MOST_TOLD:
+        told.append(f"and {len(missing) - MOST_TOLD} more")
     return NoSuchKeyError(f"no such key: {', '.join(told)}")

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 STATE = "booted"
 DNS_NAME = "scaleway.com"
 DNS_SECONDS = 15.0
-LONGEST_NAME = 253  # characters of a host name, RFC 1035
 
 COMMAND = Command(
     process.AGENT,
@@ -80,7 +79,7 @@ class _Setup:
         self.dns_name = arguments.text("dns-name", DNS_NAME)
         self.dns_seconds = arguments.seconds("dns-timeout", DNS_SECONDS)
         if (
-            not 0 < len(self.dns_name) <= LONGEST_NAME
+            not 0 < len(self.dns_name) <= wire.LONGEST_NAME
             or not self.dns_name.isprintable()
         ):
             name = printable(self.dns_name, 40)
