@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 import threading
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,7 +41,7 @@ class Lookups:
         self._outcomes = itertools.chain(outcomes, itertools.repeat(outcomes[-1]))
         self._bystanders = set(threading.enumerate())
         self._entered = threading.Condition()
-        self._let_go = threading.Event()
+        self._gates: dict[threading.Thread, SimpleQueue[str | Exception]] = {}
         clock.settle = self._settle
 
     def __call__(self, name: str, port: int) -> object:
@@ -49,12 +50,12 @@ class Lookups:
             self.asked.append(self._clock.now - self._start)
             self.questions.append((name, port))
             self.threads[threading.current_thread()] = outcome
+            gate = self._gates.setdefault(threading.current_thread(), SimpleQueue())
             self._entered.notify()
-        if outcome is None:
-            self._let_go.wait()
+        outcome = outcome or gate.get()
         if isinstance(outcome, Exception):
             raise outcome
-        return outcome or ANSWER
+        return outcome
 
     def _settle(self) -> None:
         """Wait until each thread that was started blocks, or has come to its end."""
@@ -66,10 +67,10 @@ class Lookups:
                 thread.join(BOUND)
                 assert not thread.is_alive()
 
-    def let_go(self) -> None:
-        """Have every look-up that blocks answer, now and from now on."""
-        self._let_go.set()
-        for thread in self.threads:
+    def let_go(self, outcome: str | Exception = ANSWER, most: int = 99) -> None:
+        """Have look-ups that block come to an end, the oldest first, and await it."""
+        for thread, gate in itertools.islice(self._gates.items(), most):
+            gate.put(outcome)
             thread.join(BOUND)
             assert not thread.is_alive()
 
@@ -162,6 +163,16 @@ def test_the_bound_holds_though_the_look_up_blocks(
     assert clock.now - beginning == seconds
 
 
+def test_the_bound_holds_though_a_slow_failure_would_be_followed_by_a_pause(
+    make: Make, clock: FakeClock
+) -> None:
+    resolver, lookups = make(1, None)
+    beginning = clock.now
+    clock.at(0.97, lambda: lookups.let_go(FAILURE))
+    assert not resolver.await_answer()
+    assert clock.now - beginning == pytest.approx(1)
+
+
 def test_with_no_time_nobody_is_asked(make: Make) -> None:
     resolver, lookups = make(0, ANSWER)
     assert not resolver.await_answer()
@@ -190,7 +201,7 @@ def test_an_answer_to_the_first_question_counts_though_a_second_was_asked(
 ) -> None:
     resolver, lookups = make(15, None)
     beginning = clock.now
-    clock.at(7.25, lookups.let_go)
+    clock.at(7.25, lambda: lookups.let_go(most=1))
     assert resolver.await_answer()
     assert clock.now - beginning == 7.25
     assert lookups.asked == [0, 5]

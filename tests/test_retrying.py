@@ -1,0 +1,372 @@
+"""Trying again: when, how often, and when no more."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes import FakeClock
+from scw_signal.errors import (
+    BrokenOffError,
+    GaveUpError,
+    NonsenseError,
+    OtherStateError,
+    RefusedError,
+    ScwSignalError,
+    TryAgainError,
+    UnavailableError,
+    UnreachableError,
+)
+from scw_signal.retrying import persist
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+DONE = "done"
+REFUSED = RefusedError("403")
+
+
+class Report(NamedTuple):
+    """What is told of a failed try."""
+
+    error: ScwSignalError
+    tries: int
+    delay: float
+
+
+class Course:
+    """Runs `persist` over outcomes in turn, and writes down what it does and when.
+
+    The first outcome is that of the try made before; after the last, every try
+    fails as that one did.
+    """
+
+    def __init__(
+        self,
+        *outcomes: BaseException | str,
+        seconds: float = math.inf,
+        insist: bool = False,
+        chance: Callable[[], float] = lambda: 0.5,
+        takes: float = 0.001,
+        cut: Callable[[float, float], float] = lambda delay, _floor: delay,
+    ) -> None:
+        """Take seconds for all and for each try, and what a pause really lasts."""
+        self.clock = FakeClock()
+        self.start = self.clock.now
+        self.seconds = seconds
+        self.tries = [0.0]  # moments
+        self.pauses: list[tuple[float, float]] = []  # delay and floor
+        self.reports: list[Report] = []
+        self._outcomes: Sequence[BaseException | str] = outcomes
+        self._insist = insist
+        self._chance = chance
+        self._takes = takes
+        self._cut = cut
+
+    def elapsed(self) -> float:
+        return self.clock.now - self.start
+
+    def run(self) -> tuple[str, int]:
+        first = self._outcomes[0]
+        assert isinstance(first, ScwSignalError)
+        self.clock.wait(self._takes)
+        return persist(
+            self._operation,
+            first,
+            insist=self._insist,
+            remaining=lambda: self.seconds - self.elapsed(),
+            pause=self._pause,
+            report=lambda *report: self.reports.append(Report(*report)),
+            chance=self._chance,
+        )
+
+    def _operation(self) -> str:
+        outcome = self._outcomes[min(len(self.tries), len(self._outcomes) - 1)]
+        self.tries.append(self.elapsed())
+        self.clock.wait(self._takes)
+        if isinstance(outcome, str):
+            return outcome
+        raise outcome
+
+    def _pause(self, delay: float, floor: float) -> None:
+        self.pauses.append((delay, floor))
+        self.clock.wait(self._cut(delay, floor))
+
+
+def lost() -> TryAgainError:
+    return UnreachableError("no route")
+
+
+def asked_to_wait(seconds: float) -> TryAgainError:
+    return UnavailableError("429", after=seconds)
+
+
+# What comes out.
+
+
+def test_the_result_comes_with_the_number_of_tries_counting_the_first() -> None:
+    assert Course(lost(), DONE).run() == (DONE, 2)
+    assert Course(lost(), lost(), lost(), DONE).run() == (DONE, 4)
+
+
+def test_the_first_failure_is_not_made_again() -> None:
+    course = Course(lost(), DONE)
+    course.run()
+    assert len(course.tries) == 2
+    assert [report.tries for report in course.reports] == [1]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        UnreachableError,
+        BrokenOffError,
+        UnavailableError,
+        OtherStateError,
+        NonsenseError,
+    ],
+)
+@pytest.mark.parametrize("insist", [False, True])
+def test_whatever_may_pass_is_tried_again(
+    kind: type[TryAgainError], *, insist: bool
+) -> None:
+    assert Course(kind("no"), kind("no"), DONE, insist=insist).run() == (DONE, 3)
+
+
+def test_a_refusal_ends_it_for_a_person() -> None:
+    course = Course(lost(), REFUSED, DONE)
+    with pytest.raises(RefusedError) as caught:
+        course.run()
+    assert caught.value is REFUSED
+    assert len(course.tries) == 2
+
+
+def test_a_refusal_of_the_first_try_ends_it_for_a_person() -> None:
+    with pytest.raises(RefusedError):
+        Course(REFUSED, DONE).run()
+
+
+def test_a_refusal_does_not_end_it_for_the_agent() -> None:
+    assert Course(REFUSED, REFUSED, DONE, insist=True).run() == (DONE, 3)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        GaveUpError("not to be tried again"),
+        ValueError("a mistake"),
+        KeyboardInterrupt(),
+        SystemExit(1),
+        type("Stopped", (BaseException,), {})("SIGTERM"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_everything_else_passes_through_as_it_is(error: BaseException) -> None:
+    course = Course(lost(), error, DONE, insist=True)
+    with pytest.raises(type(error)) as caught:
+        course.run()
+    assert caught.value is error
+    assert len(course.tries) == 2
+
+
+def test_what_ends_a_pause_from_outside_ends_it_all() -> None:
+    class Stopped(BaseException):
+        pass
+
+    def stop(_delay: float, _floor: float) -> float:
+        raise Stopped
+
+    course = Course(lost(), DONE, cut=stop)
+    with pytest.raises(Stopped):
+        course.run()
+    assert len(course.tries) == 1
+
+
+# How long it waits.
+
+
+def test_the_delays_double_from_a_quarter_of_a_second_to_fifteen() -> None:
+    course = Course(*[lost()] * 9, DONE, chance=lambda: 1.0)
+    course.run()
+    assert [delay for delay, _ in course.pauses] == [
+        0.25, 0.5, 1, 2, 4, 8, 15, 15, 15,
+    ]  # fmt: skip
+
+
+def test_each_delay_is_drawn_anew_from_zero_to_its_ceiling() -> None:
+    chances = iter([0.0, 0.5, 0.25, 0.75])
+    course = Course(*[lost()] * 4, DONE, chance=lambda: next(chances))
+    course.run()
+    assert [delay for delay, _ in course.pauses] == [0.0, 0.25, 0.25, 1.5]
+
+
+def test_a_change_of_the_network_may_cut_a_delay_to_an_eighth_of_its_ceiling() -> None:
+    course = Course(*[lost()] * 8, DONE, chance=lambda: 1.0)
+    course.run()
+    assert [delay / floor for delay, floor in course.pauses] == [8.0] * 8
+
+
+def test_what_the_service_asks_for_is_waited_for_and_jitter_comes_on_top() -> None:
+    course = Course(asked_to_wait(7), asked_to_wait(30), DONE)
+    course.run()
+    assert course.pauses == [(7.125, 7.03125), (30.25, 30.0625)]
+
+
+def test_more_than_a_minute_is_not_waited_for() -> None:
+    course = Course(asked_to_wait(3600), DONE, chance=lambda: 0.0)
+    course.run()
+    assert course.pauses == [(60, 60.03125)]
+
+
+def test_what_the_service_asked_for_once_does_not_hold_for_the_next_failure() -> None:
+    course = Course(asked_to_wait(30), lost(), DONE)
+    course.run()
+    assert course.pauses[1] == (0.25, 0.0625)
+
+
+@pytest.mark.parametrize(("chance", "delay"), [(0.0, 7.5), (0.5, 11.25)])
+def test_after_a_refusal_the_pace_is_the_slowest_and_no_change_quickens_it(
+    chance: float, delay: float
+) -> None:
+    course = Course(REFUSED, REFUSED, DONE, insist=True, chance=lambda: chance)
+    course.run()
+    assert course.pauses == [(delay, delay)] * 2
+
+
+# The deadline.
+
+
+def test_without_a_deadline_it_goes_on() -> None:
+    course = Course(*[lost()] * 500, DONE)
+    assert course.run() == (DONE, 501)
+    assert course.elapsed() > 3000
+
+
+def test_when_the_time_is_over_the_last_error_comes_out() -> None:
+    last = UnavailableError("the last")
+    course = Course(lost(), last, seconds=20)
+    with pytest.raises(UnavailableError) as caught:
+        course.run()
+    assert caught.value is last
+
+
+def test_the_last_try_is_placed_a_second_before_the_deadline() -> None:
+    course = Course(lost(), seconds=20, chance=lambda: 0.999)
+    with pytest.raises(UnreachableError):
+        course.run()
+    assert course.tries[-1] == pytest.approx(19, abs=1e-6)
+    assert course.tries[-2] < 18
+
+
+def test_with_less_than_a_second_left_there_is_no_further_try() -> None:
+    course = Course(lost(), seconds=0.9)
+    with pytest.raises(UnreachableError):
+        course.run()
+    assert (course.tries, course.pauses) == ([0.0], [])
+
+
+def test_when_the_service_asks_for_more_than_is_left_it_ends_at_once() -> None:
+    course = Course(asked_to_wait(25), seconds=20)
+    with pytest.raises(UnavailableError):
+        course.run()
+    assert (course.tries, course.pauses) == ([0.0], [])
+
+
+def test_the_time_that_tries_take_counts() -> None:
+    course = Course(lost(), seconds=20, takes=6.0, chance=lambda: 0.0)
+    with pytest.raises(UnreachableError):
+        course.run()
+    assert course.tries == [0, 6, 12, 18]
+
+
+# What is told.
+
+
+def test_each_failure_is_told_with_its_number_and_the_delay_before_the_pause() -> None:
+    first, second = lost(), asked_to_wait(7)
+    course = Course(first, second, DONE)
+    course.run()
+    assert course.reports == [(first, 1, 0.125), (second, 2, 7.25)]
+    assert [delay for delay, _ in course.pauses] == [0.125, 7.25]
+
+
+def test_what_is_told_is_the_delay_as_it_was_fitted_to_the_deadline() -> None:
+    course = Course(*[lost()] * 9, seconds=4, chance=lambda: 1.0)
+    with pytest.raises(UnreachableError):
+        course.run()
+    assert [report.delay for report in course.reports] == [
+        delay for delay, _ in course.pauses
+    ]
+    assert course.reports[-1].delay == pytest.approx(3 - 1.75, abs=0.01)
+
+
+def test_the_error_that_ends_it_is_not_told() -> None:
+    """The caller has it: it was raised."""
+    course = Course(lost(), REFUSED)
+    with pytest.raises(RefusedError):
+        course.run()
+    assert [report.tries for report in course.reports] == [1]
+
+
+# For any course that things may take.
+
+FAILURES = st.one_of(
+    st.just(0.0).map(asked_to_wait),
+    st.floats(0, 200).map(asked_to_wait),
+    st.just(REFUSED),
+)
+
+
+@settings(deadline=None)
+@given(
+    failures=st.lists(FAILURES, min_size=1, max_size=30),
+    seconds=st.floats(0, 300) | st.just(math.inf),
+    takes=st.floats(0.001, 10),
+    chance=st.floats(0, 1, exclude_max=True),
+    share=st.floats(0, 1),
+)
+def test_no_try_comes_too_soon_nor_after_the_deadline_whatever_happens(
+    failures: list[ScwSignalError],
+    seconds: float,
+    takes: float,
+    chance: float,
+    share: float,
+) -> None:
+    """`share` is where, from the floor on, a change of the network cuts each pause."""
+    course = Course(
+        *failures,
+        DONE,
+        seconds=seconds,
+        insist=True,
+        chance=lambda: chance,
+        takes=takes,
+        cut=lambda delay, floor: (
+            min(floor, delay) + share * (delay - min(floor, delay))
+        ),
+    )
+    with contextlib.suppress(TryAgainError, RefusedError):
+        course.run()
+        assert len(course.tries) == len(failures) + 1
+    assert course.tries[-1] <= max(0, seconds - 1) + 1e-6
+    for number, error in enumerate(failures[: len(course.tries) - 1]):
+        before, after = course.tries[number : number + 2]
+        pause = after - before - takes
+        least, most = policy(error, number + 1, chance)
+        if after < seconds - 1 - 1e-6:  # else it is the last try, which comes early
+            assert pause >= least - 1e-6
+        assert pause <= most + 1e-6
+
+
+def policy(error: ScwSignalError, tries: int, chance: float) -> tuple[float, float]:
+    """Return between what the pause after a failure lies, worked out once more."""
+    if isinstance(error, RefusedError):
+        return 7.5, 15.0
+    assert isinstance(error, TryAgainError)
+    ceiling = min(15.0, 0.25 * 2 ** (tries - 1))
+    asked = min(error.after, 60.0)
+    return asked + ceiling * min(chance, 1 / 8), asked + ceiling * chance
