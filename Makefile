@@ -28,12 +28,12 @@ demo:
 	@.venv-demo/bin/python tests/demo.py
 
 wheel: $(VENV)/.made
-	@rm -rf build dist scw_signal.egg-info
-	@$(BIN)/python -m build --no-isolation --wheel --outdir dist . >build.log 2>&1 \
-	    || { cat build.log; exit 1; }
+	@rm -rf build scw_signal.egg-info $(VENV)/wheel
+	@$(BIN)/python -m build --no-isolation --wheel --outdir $(VENV)/wheel . \
+	    >build.log 2>&1 || { cat build.log; exit 1; }
 	@rm -rf build build.log scw_signal.egg-info
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --force-reinstall --no-deps dist/scw_signal-*.whl
+	    --force-reinstall --no-deps $(VENV)/wheel/scw_signal-*.whl
 
 test: wheel
 	$(BIN)/pytest $(PYTEST_FLAGS)
@@ -50,8 +50,8 @@ bench: wheel
 	$(BIN)/python tests/benchmarks/bench.py $(BENCH_FLAGS)
 
 # The release tarball, with the two libraries in it.
-dist:
-	$(PYTHON) packaging/dist
+dist: $(VENV)/.made
+	$(BIN)/python packaging/dist
 
 # Those files of the OpenBSD port that follow from this tree.
 port:
