@@ -364,7 +364,8 @@ class Worst(RuleBasedStateMachine):
 TestWorst = Worst.TestCase
 TestWorst.settings = settings(
     settings(),
-    max_examples=settings().max_examples // 8,
+    max_examples=settings().max_examples // 20,
+    stateful_step_count=settings().stateful_step_count // 2,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
