@@ -7,11 +7,14 @@ import errno
 import itertools
 import os
 import pwd
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import scw_signal
 from scw_signal import sandbox
 from scw_signal.sandbox import Sandbox
 
@@ -133,10 +136,37 @@ def test_elsewhere_nothing_is_done_and_debug_says_so(told: Told) -> None:
     assert told.warn == []
 
 
+def test_on_openbsd_it_is_the_library_of_this_process_and_its_errno(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    libc = Library(unveil=0, pledge=0)
+
+    def library(name: str | None, *, use_errno: bool) -> Library:
+        opened.append((name, use_errno))
+        return libc
+
+    monkeypatch.setattr(sys, "platform", "openbsd7")
+    monkeypatch.setattr(ctypes, "CDLL", library)
+    box(told, None).restrict()
+    assert opened == [(None, True)]
+    assert len(libc.called) == 1
+
+
 def test_what_would_be_imported_behind_the_lock_is_there_before() -> None:
-    sandbox.preload()
-    needed = {"unicodedata", "stringprep", "encodings.idna", "difflib", "tenacity"}
-    assert needed <= set(sys.modules)
+    """Alone in a process: here pytest has imported most of it."""
+    script = "from scw_signal import sandbox; sandbox.preload()"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script}; import sys; print(*sys.modules)"],
+        env={"PYTHONPATH": str(Path(scw_signal.__file__).parent.parent)},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    assert {
+        "unicodedata", "stringprep", "difflib", "tenacity", "scw_signal.retrying",
+        "encodings.idna", "encodings.latin_1", "encodings.ascii",
+    } <= set(done.stdout.split())  # fmt: skip
 
 
 def test_root_becomes_the_user_of_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,7 @@ def test_what_was_written_can_be_read_byte_for_byte(
 def test_everybody_may_read_it_and_only_the_owner_write(
     opened: Store, directory: Path
 ) -> None:
+    os.umask(0)  # as lax as it can be
     opened.write("state", NEW)
     assert (directory / "state").stat().st_mode & 0o7777 == 0o644
     assert directory.stat().st_mode & 0o7777 == 0o755
@@ -250,9 +251,10 @@ def test_a_directory_that_is_exchanged_afterwards_is_not_written_to(
     moved, elsewhere = tmp_path / "moved", tmp_path / "elsewhere"
     directory.rename(moved)
     elsewhere.mkdir()
+    (elsewhere / TEMPORARY).write_bytes(b"stays")
     directory.symlink_to(elsewhere)
     opened.write("state", NEW)
-    assert contents(elsewhere) == {}
+    assert contents(elsewhere) == {TEMPORARY: b"stays"}
     assert contents(moved) == {"state": NEW}
 
 
@@ -454,23 +456,40 @@ def test_the_directory_is_not_handed_to_other_programs(opened: Store) -> None:
     assert not os.get_inheritable(opened._descriptor)
 
 
-def test_a_directory_that_was_made_here_can_be_given_away(
-    opened: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given = []
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Return a list of what is given away."""
+    given: list[tuple[int, ...]] = []
     monkeypatch.setattr(os, "fchown", lambda *arguments: given.append(arguments))
+    return given
+
+
+def test_a_directory_that_was_made_here_can_be_given_away(
+    opened: Store, given: list[tuple[int, ...]]
+) -> None:
     opened.give(123, 456)
     assert given == [(opened._descriptor, 123, 456)]
 
 
 def test_a_directory_of_somebody_else_is_not_given_away(
-    opened: Store, directory: Path, monkeypatch: pytest.MonkeyPatch
+    directory: Path, given: list[tuple[int, ...]]
 ) -> None:
-    assert opened.created
-    monkeypatch.setattr(os, "fchown", lambda *_arguments: pytest.fail("given away"))
-    second = Store(str(directory))
-    second.give(123, 456)
-    second.close()
+    directory.mkdir()
+    found = Store(str(directory))
+    found.give(123, 456)
+    found.close()
+    assert given == []
+
+
+def test_the_usual_directory_is_given_away_though_it_was_there(
+    directory: Path, given: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "RUN_DIRECTORY", str(directory))
+    directory.mkdir()
+    found = Store(str(directory))
+    found.give(123, 456)
+    found.close()
+    assert [ids for _, *ids in given] == [[123, 456]]
 
 
 # Reading.

@@ -420,6 +420,25 @@ def test_an_address_that_can_not_be_reached_leads_to_the_next(
     assert asked == [lost, peer.endpoint]
 
 
+def test_after_an_answer_that_address_is_asked_first_and_then_the_others_in_order(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer, lost, also_lost = serve(ACKNOWLEDGED), refusing(V4), refusing(V6)
+    asked = []
+
+    def connect(self: socket.socket, address: tuple[str, int]) -> None:
+        asked.append(Endpoint(*address))
+        socket.socket.connect(self, address)
+
+    monkeypatch.setattr(transport._TimedSocket, "connect", connect)
+    service = Service([lost, peer.endpoint, also_lost], FakeClock())
+    service.exchange(SIGNAL, 10)
+    peer.close()
+    with pytest.raises(UnreachableError):
+        service.exchange(SIGNAL, 10)
+    assert asked == [lost, peer.endpoint, peer.endpoint, lost, also_lost]
+
+
 @pytest.mark.parametrize(
     ("budget", "allowed"), [(float("inf"), 3.0), (10.0, 3.0), (2.0, 2.0)]
 )
