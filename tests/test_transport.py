@@ -502,6 +502,7 @@ def test_once_bytes_were_sent_no_other_address_gets_them(
         service = Service([first.endpoint, endpoint(second)], FakeClock())
         with pytest.raises(BrokenOffError):
             service.exchange(SIGNAL, 0.05)
+        first.join()
         assert first.request
         assert not was_called(second)
 

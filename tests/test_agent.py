@@ -1,0 +1,662 @@
+"""The whole story of a boot, told by parts that write down when each is called."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from fakes import FakeClock
+from scw_signal import agent, flat
+from scw_signal.agent import Metadata, Parts, Patience, Receipt
+from scw_signal.errors import (
+    BrokenOffError,
+    GaveUpError,
+    NonsenseError,
+    OtherStateError,
+    RefusedError,
+    ScwSignalError,
+    StoreError,
+    TryAgainError,
+    UnavailableError,
+    UnreachableError,
+)
+from scw_signal.log import Log
+from scw_signal.network import Network
+from scw_signal.resolver import Resolver
+from scw_signal.store import Store
+from scw_signal.transport import Service
+from scw_signal.wire import Endpoint, Reply, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+V4 = Endpoint("169.254.42.42")
+V6 = Endpoint("fd00:42::42")
+ACKNOWLEDGED = Reply(200, {}, b"STATE_DETAIL=booted\n")
+SILENT = Reply(204, {}, b"")
+BUSY = Reply(429, {}, b"")
+BODY = b'{"hostname": "puffy", "state_detail": "booted"}'
+DOCUMENT = Reply(200, {}, BODY)
+PATCH, GET = "PATCH /state", "GET /conf?format=json"
+METADATA_FILES = ["write metadata.json", "write metadata.flat", "write metadata.env"]
+
+
+class FakeNetwork(Network):
+    """A route that comes when its time has come; pauses that only take time."""
+
+    def __init__(self, story: list[str], clock: FakeClock) -> None:
+        self.story, self.clock = story, clock
+        self.route_after = 0.0
+        self.found = V4
+
+    def close(self) -> None:
+        self.story.append("close network")
+
+    def await_route(self, report: Callable[[float], float]) -> Endpoint:
+        self.story.append("route")
+        waited = 0.0
+        while waited < self.route_after:
+            step = min(report(waited), self.route_after - waited)
+            self.clock.wait(step)
+            waited += step
+        return self.found
+
+    def pause(self, seconds: float, floor: float) -> None:
+        assert floor >= 0
+        self.clock.wait(seconds)
+
+
+class FakeResolver(Resolver):
+    """Answers or does not, after some seconds."""
+
+    def __init__(self, story: list[str], clock: FakeClock) -> None:
+        self.story, self.clock = story, clock
+        self.takes, self.answers = 0.0, True
+
+    def await_answer(self) -> bool:
+        self.story.append("dns")
+        self.clock.wait(self.takes)
+        return self.answers
+
+
+class FakeService(Service):
+    """Answers each request as it is told: in turn, and then as the last time."""
+
+    def __init__(self, story: list[str], clock: FakeClock) -> None:
+        self.story, self.clock = story, clock
+        self.takes = 0.0
+        self.endpoint = V4
+        self.budgets: list[float] = []
+        self.answers: dict[str, list[Reply | ScwSignalError]] = {
+            PATCH: [ACKNOWLEDGED],
+            GET: [DOCUMENT],
+        }
+
+    def exchange(self, request: Request, budget: float) -> tuple[Reply, Endpoint]:
+        line = f"{request.method} {request.target}"
+        self.story.append(line)
+        self.budgets.append(budget)
+        self.clock.wait(self.takes)
+        answers = self.answers[line]
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, ScwSignalError):
+            raise answer
+        return answer, self.endpoint
+
+
+class FakeStore(Store):
+    """Keeps files in a dictionary, or does not."""
+
+    def __init__(self, story: list[str]) -> None:
+        self.story = story
+        self.files: dict[str, bytes] = {}
+        self.states: list[bytes] = []  # every version of that file
+        self.full_for: set[str] = set()
+
+    def write(self, name: str, data: bytes) -> None:
+        self.story.append(f"write {name}")
+        if name in self.full_for:
+            raise StoreError("/var/run/scw_signal: No space left on device")
+        self.files[name] = data
+        if name == "state":
+            self.states.append(data)
+
+
+class Boot:
+    """A boot with everything at its best, until a test says otherwise."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.story: list[str] = []
+        self.lines: list[str] = []
+        self.network = FakeNetwork(self.story, self.clock)
+        self.resolver: FakeResolver | None = FakeResolver(self.story, self.clock)
+        self.service = FakeService(self.story, self.clock)
+        self.store: FakeStore | None = FakeStore(self.story)
+        self.bounds: list[tuple[str, float]] = []
+
+    def run(self, deadline: float = math.inf) -> Receipt:
+        return agent.boot(self.parts(), "booted", deadline)
+
+    def parts(self) -> Parts:
+        return Parts(
+            clock=self.clock,
+            network=self.network,
+            resolver=self.resolver,
+            service=self.service,
+            store=self.store,
+            log=Log(lambda _level, line: self.lines.append(line), verbose=False),
+            patience=self._patience,
+            narrow=lambda stage: self.story.append(f"narrow {stage}"),
+        )
+
+    def _patience(self, stage: str, seconds: float) -> Patience:
+        self.bounds.append((stage, seconds))
+        return Patience(
+            self.clock,
+            seconds,
+            self.network.pause,
+            lambda error, tries, _delay: self.lines.append(f"{stage} {tries}: {error}"),
+            insist=True,
+            chance=lambda: 0.5,
+        )
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        assert self.store is not None
+        return self.store.files
+
+    def state(self) -> dict[str, str]:
+        """Return the state file, taken apart."""
+        lines = self.files["state"].decode().splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+
+@pytest.fixture
+def boot() -> Boot:
+    return Boot()
+
+
+# A boot at its best.
+
+
+def test_a_boot_takes_its_stages_in_order_and_narrows_between_them(boot: Boot) -> None:
+    boot.run()
+    assert boot.story == [
+        "route", "dns", "narrow signal", PATCH, "write state", GET,
+        "close network", "narrow leave", *METADATA_FILES,
+    ]  # fmt: skip
+
+
+def test_a_boot_says_a_line_a_stage_with_its_seconds(boot: Boot) -> None:
+    boot.network.route_after = 12.0
+    assert boot.resolver is not None
+    boot.resolver.takes = 2.0
+    boot.service.takes = 0.5
+    boot.run()
+    assert boot.lines == [
+        "network: waiting for a route",
+        "network: a route to 169.254.42.42 after 12.0 s",
+        "dns: answered after 2.0 s",
+        "signal: 'booted' acknowledged by http://169.254.42.42 after 0.5 s, try 1",
+        "metadata: stored after 0.5 s",
+    ]
+
+
+def test_what_went_out_is_returned(boot: Boot) -> None:
+    assert boot.run() == Receipt("booted", confirmed=True, endpoint=V4, tries=1)
+
+
+def test_the_state_file_says_what_was_signalled_and_what_it_took(boot: Boot) -> None:
+    boot.network.route_after = 12.0
+    assert boot.resolver is not None
+    boot.resolver.takes = 2.0
+    boot.service.takes = 0.5
+    boot.service.endpoint = Endpoint("fd00:42::42", 8080)
+    boot.run()
+    assert boot.state() == {
+        "STATE_DETAIL": "booted",
+        "CONFIRMED": "True",
+        "URL": "'http://[fd00:42::42]:8080'",
+        "TRIES": "1",
+        "NETWORK_SECONDS": "12.000",
+        "DNS_SECONDS": "2.000",
+        "SIGNAL_SECONDS": "0.500",
+    }
+
+
+def test_the_metadata_is_left_behind_in_its_three_forms(boot: Boot) -> None:
+    boot.run()
+    assert boot.files["metadata.json"] == BODY
+    assert list(flat.load(boot.files["metadata.flat"].decode())) == [
+        ("HOSTNAME", "puffy"), ("STATE_DETAIL", "booted"),
+    ]  # fmt: skip
+    assert boot.files["metadata.env"] == (
+        b"SCW_HOSTNAME='puffy'\nSCW_STATE_DETAIL='booted'\n"
+    )
+
+
+# The network and the resolver.
+
+
+def test_waiting_for_a_route_is_told_at_growing_intervals(boot: Boot) -> None:
+    boot.network.route_after = 3 * 3600.0
+    boot.run()
+    hours = [line for line in boot.lines if line.startswith("network:")]
+    assert hours == [
+        "network: waiting for a route",
+        *(
+            f"network: still no route after {seconds} s"
+            for seconds in (60, 120, 240, 480, 960, 1920, 3840, 7440)
+        ),
+        "network: a route to 169.254.42.42 after 10800.0 s",
+    ]
+
+
+def test_without_a_resolver_nothing_waits_for_it_or_speaks_of_it(boot: Boot) -> None:
+    boot.resolver = None
+    boot.run()
+    assert "dns" not in boot.story
+    assert not [line for line in boot.lines if "dns" in line]
+    assert boot.state()["DNS_SECONDS"] == "0.000"
+
+
+def test_a_resolver_that_never_answers_is_a_warning_and_the_signal_goes_out(
+    boot: Boot,
+) -> None:
+    assert boot.resolver is not None
+    boot.resolver.takes, boot.resolver.answers = 15.0, False
+    assert boot.run().confirmed
+    assert "dns: no answer in 15.0 s; signalling without it" in boot.lines
+    assert boot.state()["DNS_SECONDS"] == "15.000"
+
+
+# The signal.
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        UnreachableError("no route"),
+        BrokenOffError("no answer in time"),
+        BUSY,
+        Reply(404, {}, b""),
+        Reply(503, {}, b"<html>"),
+        Reply(403, {}, b"no"),
+        Reply(301, {"Location": "http://elsewhere"}, b""),
+        Reply(200, {}, b"STATE_DETAIL=stopping\n"),
+    ],
+    ids=str,
+)
+def test_the_signal_is_sent_until_it_is_acknowledged(
+    boot: Boot, failure: Reply | ScwSignalError
+) -> None:
+    boot.service.answers[PATCH] = [failure, failure, ACKNOWLEDGED]
+    assert boot.run() == Receipt("booted", confirmed=True, endpoint=V4, tries=3)
+    assert boot.story.count(PATCH) == 3
+    assert boot.state()["TRIES"] == "3"
+    assert [line for line in boot.lines if line.startswith(("signal 1", "signal 2"))]
+
+
+def test_without_a_deadline_the_signal_has_no_bound(boot: Boot) -> None:
+    boot.service.answers[PATCH] = [*[BUSY] * 1000, ACKNOWLEDGED]
+    assert boot.run().tries == 1001
+    assert boot.bounds[0] == ("signal", math.inf)
+
+
+def test_when_the_deadline_has_passed_the_agent_gives_up(boot: Boot) -> None:
+    boot.service.takes = 0.01
+    boot.service.answers[PATCH] = [UnreachableError("no route")]
+    with pytest.raises(GaveUpError, match=r"^no route; gave up after 29\.0 s$"):
+        boot.run(deadline=30.0)
+    assert GET not in boot.story
+    assert boot.files == {}
+
+
+def test_no_try_may_take_longer_than_is_left(boot: Boot) -> None:
+    boot.service.takes = 4.0
+    boot.service.answers[PATCH] = [BUSY]
+    with pytest.raises(GaveUpError):
+        boot.run(deadline=20.0)
+    start = boot.service.budgets[0]
+    assert start == 20.0
+    assert boot.service.budgets == sorted(boot.service.budgets, reverse=True)
+    assert boot.service.budgets[-1] >= 1.0
+
+
+def test_the_deadline_is_for_the_signal_and_not_for_what_comes_before(
+    boot: Boot,
+) -> None:
+    boot.network.route_after = 3600.0
+    assert boot.run(deadline=5.0).confirmed
+
+
+def test_refused_up_to_the_deadline_the_agent_ends_with_an_error(boot: Boot) -> None:
+    boot.service.takes = 0.01
+    boot.service.answers[PATCH] = [Reply(403, {}, b"")]
+    with pytest.raises((GaveUpError, RefusedError), match="403"):
+        boot.run(deadline=60.0)
+    assert boot.story.count(PATCH) > 2
+
+
+# An acknowledgement that confirms nothing.
+
+
+def test_a_signal_that_was_only_taken_is_confirmed_by_the_document(boot: Boot) -> None:
+    boot.service.answers[PATCH] = [SILENT]
+    assert boot.run().confirmed
+    assert boot.lines[-3:] == [
+        "signal: 'booted' taken by http://169.254.42.42 after 0.0 s, try 1",
+        "signal: confirmed, /conf says 'booted'",
+        "metadata: stored after 0.0 s",
+    ]
+    assert boot.store is not None
+    before, after = boot.store.states
+    assert b"CONFIRMED=False\n" in before
+    assert b"CONFIRMED=True\n" in after
+    assert before.replace(b"False", b"True") == after
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [
+        ('"booting kernel"', "'booting kernel'"),
+        ("null", "'None'"),
+        ("7", "'7'"),
+        ('["booted"]', "\"['booted']\""),
+        ('"\\u001b[31m"', "'\\\\x1b[31m'"),
+        (f'"{"x" * 300}"', f"'{'x' * 37}...'"),
+    ],
+)
+def test_a_document_that_says_otherwise_leaves_the_signal_unconfirmed(
+    boot: Boot, state: str, shown: str
+) -> None:
+    boot.service.answers[PATCH] = [SILENT]
+    body = f'{{"state_detail": {state}}}'.encode()
+    boot.service.answers[GET] = [Reply(200, {}, body)]
+    assert not boot.run().confirmed
+    assert f"signal: unconfirmed, /conf says {shown}" in boot.lines
+    assert boot.state()["CONFIRMED"] == "False"
+    assert boot.files["metadata.json"] == body
+
+
+def test_a_document_without_a_state_leaves_the_signal_unconfirmed(boot: Boot) -> None:
+    boot.service.answers[PATCH] = [SILENT]
+    boot.service.answers[GET] = [Reply(200, {}, b"{}")]
+    assert not boot.run().confirmed
+    assert "signal: unconfirmed, /conf says 'None'" in boot.lines
+
+
+def test_a_signal_that_was_only_taken_is_not_sent_again(boot: Boot) -> None:
+    boot.service.answers[PATCH] = [SILENT]
+    boot.service.answers[GET] = [Reply(200, {}, b'{"state_detail": "booting kernel"}')]
+    boot.run()
+    assert boot.story.count(PATCH) == 1
+
+
+def test_what_was_confirmed_is_not_put_in_doubt_by_the_document(boot: Boot) -> None:
+    boot.service.answers[GET] = [Reply(200, {}, b'{"state_detail": "booting kernel"}')]
+    assert boot.run().confirmed
+    assert boot.story.count("write state") == 1
+
+
+# The metadata.
+
+
+@pytest.mark.parametrize("acknowledgement", [ACKNOWLEDGED, SILENT])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Reply(404, {}, b""),
+        Reply(403, {}, b""),
+        Reply(200, {}, b"<html>"),
+        Reply(200, {}, b"{", truncated=True),
+        UnreachableError("no route"),
+    ],
+    ids=str,
+)
+def test_metadata_that_is_not_to_be_had_is_a_warning_after_a_minute(
+    boot: Boot, acknowledgement: Reply, failure: Reply | ScwSignalError
+) -> None:
+    boot.service.takes = 0.01
+    boot.service.answers = {PATCH: [acknowledgement], GET: [failure]}
+    receipt = boot.run()
+    assert receipt.confirmed == (acknowledgement is ACKNOWLEDGED)
+    assert boot.bounds[1] == ("metadata", 60.0)
+    assert boot.clock.now - 1000.0 < 60.0
+    assert boot.lines[-1].startswith("metadata: not to be had: ")
+    assert list(boot.files) == ["state"]
+    assert boot.story[-2:] == ["close network", "narrow leave"]
+
+
+def test_metadata_that_comes_late_is_stored(boot: Boot) -> None:
+    boot.service.answers[GET] = [Reply(404, {}, b""), BUSY, DOCUMENT]
+    boot.run()
+    assert boot.files["metadata.json"] == BODY
+
+
+# The run directory.
+
+
+def test_a_run_directory_that_is_full_is_a_warning_and_the_boot_goes_on(
+    boot: Boot,
+) -> None:
+    assert boot.store is not None
+    boot.store.full_for = {"state", "metadata.json", "metadata.flat", "metadata.env"}
+    assert boot.run().confirmed
+    warning = "can not write: /var/run/scw_signal: No space left on device"
+    assert boot.lines.count(warning) == 2  # of the state, and of the metadata
+    assert not [line for line in boot.lines if "stored" in line]
+
+
+def test_when_one_file_can_not_be_written_nobody_claims_that_all_are_stored(
+    boot: Boot,
+) -> None:
+    assert boot.store is not None
+    boot.store.full_for = {"metadata.env"}
+    boot.run()
+    assert boot.lines[-1].startswith("can not write: ")
+    assert "state" in boot.files
+
+
+def test_without_a_run_directory_nothing_is_left_and_nothing_more_said(
+    boot: Boot,
+) -> None:
+    boot.store = None
+    assert boot.run().confirmed
+    assert not [step for step in boot.story if step.startswith("write")]
+    assert boot.lines[-1].startswith("signal: 'booted' acknowledged")
+
+
+def test_without_a_run_directory_a_signal_is_still_confirmed(boot: Boot) -> None:
+    boot.store = None
+    boot.service.answers[PATCH] = [SILENT]
+    assert boot.run().confirmed
+
+
+# Patience.
+
+
+class Told(NamedTuple):
+    """What Patience did."""
+
+    pauses: list[tuple[float, float]]
+    reports: list[tuple[ScwSignalError, int, float]]
+
+
+def patience(
+    clock: FakeClock,
+    told: Told | None = None,
+    *,
+    seconds: float = math.inf,
+    insist: bool = False,
+    once: bool = False,
+) -> Patience:
+    told = told or Told([], [])
+
+    def pause(seconds: float, floor: float) -> None:
+        told.pauses.append((seconds, floor))
+        clock.wait(seconds)
+
+    return Patience(
+        clock,
+        seconds,
+        pause,
+        lambda *report: told.reports.append(report),
+        insist=insist,
+        once=once,
+        chance=lambda: 0.5,
+    )
+
+
+def in_turn(outcomes: Iterable[str | BaseException]) -> Callable[[], str]:
+    """Return an operation with these outcomes; one more call is a mistake."""
+    outcomes = iter(outcomes)
+
+    def operation() -> str:
+        outcome = next(outcomes)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    return operation
+
+
+def test_a_first_try_that_is_good_is_the_only_one(clock: FakeClock) -> None:
+    told = Told([], [])
+    assert patience(clock, told).run(in_turn(["done"])) == ("done", 1)
+    assert told == ([], [])
+
+
+def test_between_tries_the_failure_is_told_and_a_pause_made(clock: FakeClock) -> None:
+    told = Told([], [])
+    first, second = UnreachableError("1"), UnavailableError("2", after=2.0)
+    assert patience(clock, told).run(in_turn([first, second, "done"])) == ("done", 3)
+    assert told.reports == [(first, 1, 0.125), (second, 2, 2.25)]
+    assert told.pauses == [(0.125, 0.03125), (2.25, 2.0625)]
+
+
+@pytest.mark.parametrize("error", [UnreachableError("no"), RefusedError("403")])
+@pytest.mark.parametrize("insist", [False, True])
+def test_once_is_one_try_and_its_error(
+    clock: FakeClock, error: ScwSignalError, *, insist: bool
+) -> None:
+    with pytest.raises(type(error)) as caught:
+        patience(clock, once=True, insist=insist).run(in_turn([error]))
+    assert caught.value is error
+
+
+def test_a_refusal_ends_the_patience_of_a_person(clock: FakeClock) -> None:
+    with pytest.raises(RefusedError):
+        patience(clock).run(in_turn([RefusedError("403")]))
+    with pytest.raises(RefusedError):
+        patience(clock).run(in_turn([UnreachableError("no"), RefusedError("403")]))
+
+
+def test_a_refusal_does_not_end_the_patience_of_the_agent(clock: FakeClock) -> None:
+    told = Told([], [])
+    refusal = RefusedError("403")
+    insisting = patience(clock, told, insist=True)
+    assert insisting.run(in_turn([refusal, refusal, "done"])) == ("done", 3)
+    assert told.pauses == [(11.25, 11.25)] * 2
+
+
+def test_giving_up_names_the_last_failure_and_the_seconds(clock: FakeClock) -> None:
+    def refuse() -> str:
+        clock.wait(6.5)
+        raise UnreachableError("no route")
+
+    with pytest.raises(GaveUpError, match=r"^no route; gave up after 13\.1 s$"):
+        patience(clock, seconds=14.0).run(refuse)
+
+
+@pytest.mark.parametrize("error", [ValueError("a mistake"), KeyboardInterrupt()])
+def test_what_is_no_failed_try_passes_through(
+    clock: FakeClock, error: BaseException
+) -> None:
+    for outcomes in ([error], [UnreachableError("no"), error]):
+        with pytest.raises(type(error)):
+            patience(clock, insist=True).run(in_turn(outcomes))
+
+
+def test_the_time_begins_when_the_patience_does(clock: FakeClock) -> None:
+    started = patience(clock, seconds=10.0)
+    assert started.remaining() == 10.0
+    clock.wait(4.0)
+    assert started.remaining() == 6.0
+    clock.wait(10.0)
+    assert started.remaining() == -4.0
+
+
+def test_a_patience_without_bound_has_no_end(clock: FakeClock) -> None:
+    started = patience(clock)
+    clock.wait(1e9)
+    assert started.remaining() == math.inf
+
+
+# What the commands use beside.
+
+
+def test_a_state_is_signalled_and_the_receipt_says_how(boot: Boot) -> None:
+    boot.service.answers[PATCH] = [BUSY, Reply(200, {}, b"STATE_DETAIL='my state'\n")]
+    boot.service.endpoint = V6
+    receipt = agent.signal(boot.service, "my state", patience(boot.clock))
+    assert receipt == Receipt("my state", confirmed=True, endpoint=V6, tries=2)
+
+
+def test_another_state_acknowledged_is_a_failed_try(boot: Boot) -> None:
+    with pytest.raises(OtherStateError):
+        agent.signal(boot.service, "ready", patience(boot.clock, once=True))
+
+
+def test_the_document_is_fetched_as_served_and_parsed(boot: Boot) -> None:
+    boot.service.answers[GET] = [BUSY, DOCUMENT]
+    assert agent.fetch(boot.service, patience(boot.clock)) == (BODY, json.loads(BODY))
+    assert boot.story == [GET, GET]
+
+
+def test_fetching_has_what_is_left_of_the_time_as_its_budget(boot: Boot) -> None:
+    boot.service.takes = 4.0
+    boot.service.answers[GET] = [BUSY, DOCUMENT]
+    agent.fetch(boot.service, patience(boot.clock, seconds=10.0))
+    assert boot.service.budgets == [10.0, 5.875]
+
+
+def test_asking_once_has_the_budget_that_it_is_given(boot: Boot) -> None:
+    assert agent.ask(boot.service, 2.5).body == BODY
+    assert boot.service.budgets == [2.5]
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (BUSY, TryAgainError),
+        (Reply(403, {}, b""), RefusedError),
+        (Reply(200, {}, b"[]"), NonsenseError),
+        (Reply(200, {}, BODY, truncated=True), NonsenseError),
+    ],
+)
+def test_what_is_no_document_is_an_error(
+    boot: Boot, reply: Reply, error: type[ScwSignalError]
+) -> None:
+    boot.service.answers[GET] = [reply]
+    with pytest.raises(error):
+        agent.ask(boot.service, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("document", "confirmed"),
+    [
+        ({"state_detail": "booted"}, True),
+        ({"state_detail": "booting kernel"}, False),
+        ({"state_detail": None}, False),
+        ({}, False),
+    ],
+)
+def test_a_document_confirms_the_state_that_it_names(
+    document: dict[str, str | None], *, confirmed: bool
+) -> None:
+    assert agent.confirms(Metadata(b"", {**document}), "booted") is confirmed
