@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # a long search for new ones, which remembers what it found (make soak).
 settings.register_profile("steady", derandomize=True)
 settings.register_profile(
-    "soak", max_examples=2000, stateful_step_count=100, deadline=None, print_blob=True
+    "soak", max_examples=20_000, stateful_step_count=100, deadline=None, print_blob=True
 )
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "steady")
 settings.load_profile(PROFILE)
