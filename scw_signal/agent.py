@@ -111,7 +111,9 @@ class Patience:
                 report=self._report,
                 chance=self._chance,
             )
-        except TryAgainError as last:
+        except (TryAgainError, RefusedError) as last:
+            if isinstance(last, RefusedError) and not self._insist:
+                raise
             spent = self._seconds - self.remaining()
             raise GaveUpError(f"{last}; gave up after {spent:.1f} s") from None
 

@@ -38,7 +38,13 @@ class _Question:
     def __init__(self, name: str, lookup: Lookup) -> None:
         self.answered = False
         self.done, self._hangup = socket.socketpair()
-        threading.Thread(target=self._ask, args=(name, lookup), daemon=True).start()
+        thread = threading.Thread(target=self._ask, args=(name, lookup), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            self._hangup.close()
+            self.done.close()
+            raise
 
     def _ask(self, name: str, lookup: Lookup) -> None:
         try:
@@ -77,7 +83,7 @@ class Resolver:
         end = self._clock.monotonic() + self._seconds
         again = ASK_AGAIN_FIRST
         while (left := end - self._clock.monotonic()) > 0:
-            self._asked.append(_Question(self._name, self._lookup))
+            self._ask()
             if not self._clock.wait(min(BLOCKED_SECONDS, left), *self._descriptors()):
                 continue
             ended = self._collect()
@@ -87,6 +93,12 @@ class Resolver:
             self._clock.wait(max(0.0, min(again, left)))
             again = min(2 * again, ASK_AGAIN_CAP)
         return False
+
+    def _ask(self) -> None:
+        try:
+            self._asked.append(_Question(self._name, self._lookup))
+        except (OSError, RuntimeError):
+            pass  # no descriptor or no thread is to be had; perhaps next time
 
     def idle(self) -> bool:
         """Tell whether no question is under way any more.

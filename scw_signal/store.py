@@ -8,6 +8,7 @@ directory is opened once, and files are made in it under a new name.
 from __future__ import annotations
 
 import os
+import stat
 
 from .errors import StoreError
 
@@ -16,6 +17,7 @@ STATE = "state"
 METADATA_JSON = "metadata.json"
 METADATA_FLAT = "metadata.flat"
 METADATA_ENV = "metadata.env"
+READ_LIMIT = 64 * 1024 * 1024  # bytes
 
 
 class Store:
@@ -35,7 +37,7 @@ class Store:
                 directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             )
         except (OSError, ValueError) as error:
-            raise self._failed(error) from None
+            raise self._failed("", error) from None
 
     def give(self, uid: int, gid: int) -> None:
         """Give the directory to a user, if it is surely ours: new, or the usual one."""
@@ -55,7 +57,7 @@ class Store:
                 new, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor
             )
         except OSError as error:
-            raise self._failed(error) from None
+            raise self._failed(f"/{name}", error) from None
         finally:
             self._remove(new)
 
@@ -76,19 +78,25 @@ class Store:
         except OSError:
             pass
 
-    def _failed(self, error: Exception) -> StoreError:
+    def _failed(self, name: str, error: Exception) -> StoreError:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        return StoreError(f"{self.directory}: {reason}")
+        return StoreError(f"{self.directory}{name}: {reason}")
 
 
 def read(directory: str, name: str) -> str | None:
-    """Return a file of the run directory as text, or None where there is none."""
+    """Return a file of the run directory as text, or None where there is none.
+
+    What is no file, or larger than the agent ever leaves one, counts as none.
+    """
     try:
         # O_NONBLOCK: nobody's FIFO shall hold us up.
         descriptor = os.open(
             f"{directory}/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
         )
         try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_size > READ_LIMIT:
+                return None
             data = b""
             while chunk := os.read(descriptor, 1 << 20):
                 data += chunk

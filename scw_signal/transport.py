@@ -168,22 +168,23 @@ def _connect(host: str, port: int, seconds: float) -> _TimedSocket:
     given up. It would also load the codec idna, with a table of all of Unicode.
     """
     seconds = min(seconds, CONNECT_SECONDS)
-    if Endpoint(host).is_numeric():
+    numeric = Endpoint(host).is_numeric()
+    if numeric:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         timed = _TimedSocket(family, socket.SOCK_STREAM)
-        try:
-            timed.settimeout(seconds)
-            timed.connect((host, port))
-        except OSError:
-            timed.close()
-            raise
     else:
         plain = socket.create_connection((host, port), seconds)
         timed = _TimedSocket(
             plain.family, plain.type, plain.proto, fileno=plain.detach()
         )
+    try:
         timed.settimeout(seconds)  # which a new object does not inherit
-    timed.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if numeric:
+            timed.connect((host, port))
+        timed.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError:
+        timed.close()
+        raise
     return timed
 
 

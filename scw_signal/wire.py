@@ -14,6 +14,7 @@ that insists on the echo of 2018 would retry for ever on the day it changes.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import shlex
@@ -31,7 +32,7 @@ from .errors import (
 from .terminal import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 ADDRESSES = ("169.254.42.42", "fd00:42::42")  # in the order of preference
 PORT = 80
@@ -121,13 +122,23 @@ def endpoint(url: str) -> Endpoint:
 
 
 def _is_host(host: str) -> bool:
-    """Tell whether a name has lengths that a name can have (RFC 1035, 2.3.4)."""
+    """Tell whether this is an address, or a name of the lengths of RFC 1035, 2.3.4."""
     if host.startswith("["):
-        return True
+        return _is_address(ipaddress.IPv6Address, host.strip("[]"))
+    if host.replace(".", "").isdigit():
+        return _is_address(ipaddress.IPv4Address, host)
     labels = host.removesuffix(".").split(".")
     return len(host) <= LONGEST_NAME and all(
         0 < len(label) <= _LONGEST_LABEL for label in labels
     )
+
+
+def _is_address(kind: Callable[[str], object], text: str) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True
 
 
 def endpoints(urls: list[str], environment: Mapping[str, str]) -> list[Endpoint]:

@@ -40,7 +40,9 @@ MAY_IMPORT: dict[str, AbstractSet[str]] = {
 }
 
 # What can neither read a clock, nor draw at random, nor open anything.
-WITHOUT_IO = {"collections", "email", "json", "math", "re", "shlex", "typing"}
+WITHOUT_IO = {
+    "collections", "email", "ipaddress", "json", "math", "re", "shlex", "typing",
+}  # fmt: skip
 
 PACKAGE = Path(scw_signal.__file__).parent
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import socket
 import threading
@@ -171,6 +172,22 @@ def test_the_bound_holds_though_a_slow_failure_would_be_followed_by_a_pause(
     clock.at(0.97, lambda: lookups.let_go(FAILURE))
     assert not resolver.await_answer()
     assert clock.now - beginning == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "broken", ["socket.socketpair", "threading.Thread.start"], ids=["socket", "thread"]
+)
+def test_running_out_of_descriptors_or_threads_is_no_answer_and_passes(
+    make: Make, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fail(*_: object) -> None:
+        monkeypatch.undo()  # the next question finds one
+        raise RuntimeError if "Thread" in broken else OSError(errno.EMFILE, "too many")
+
+    resolver, lookups = make(15, ANSWER)
+    monkeypatch.setattr(broken, fail)
+    assert resolver.await_answer()
+    assert len(lookups.asked) == 1
 
 
 def test_with_no_time_nobody_is_asked(make: Make) -> None:

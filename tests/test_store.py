@@ -282,7 +282,7 @@ def test_after_a_failure_the_old_file_stands_and_nothing_is_left_behind(
         patch.setattr(os, call, failing(number))
         with pytest.raises(StoreError) as caught:
             opened.write("state", NEW)
-    assert str(caught.value) == f"{directory}: {os.strerror(number)}"
+    assert str(caught.value) == f"{directory}/state: {os.strerror(number)}"
     assert contents(directory) == {"state": OLD}
 
 
@@ -384,14 +384,14 @@ def mounted(where: Path, options: str) -> str:
 
 def test_on_a_full_disk_the_old_file_stands(directory: Path) -> None:
     assert mounted(directory, "size=16k") == (
-        f"{directory}: No space left on device\nstate\n"
+        f"{directory}/state: No space left on device\nstate\n"
     )
 
 
 def test_on_a_file_system_mounted_read_only_each_write_is_an_error(
     directory: Path,
 ) -> None:
-    assert mounted(directory, "ro") == f"{directory}: Read-only file system\n" * 2
+    assert mounted(directory, "ro") == f"{directory}/state: Read-only file system\n" * 2
 
 
 # Opening the directory.
@@ -515,4 +515,14 @@ def test_where_there_is_no_file_there_is_no_text(
 def test_reading_is_not_held_up_by_a_fifo(opened: Store, directory: Path) -> None:
     assert opened.created
     os.mkfifo(directory / "fifo")
-    assert not store.read(str(directory), "fifo")
+    assert store.read(str(directory), "fifo") is None
+
+
+def test_a_file_larger_than_the_agent_leaves_is_not_read(
+    opened: Store, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "READ_LIMIT", len(NEW))
+    opened.write("state", NEW)
+    assert store.read(str(directory), "state") == NEW.decode()
+    opened.write("state", NEW + b"x")
+    assert store.read(str(directory), "state") is None

@@ -180,6 +180,12 @@ def test_a_url_of_a_service_is_a_host_and_perhaps_a_port(
         "http://[127.0.0.1:80]",
         "http://[name]",
         "http://[cafe:80]",
+        "http://[:::::]",
+        "http://[1:2:3:4:5:6:7:8:9]",
+        "http://999.1.1.1",
+        "http://1.2.3.4.5",
+        "http://127.1",
+        "http://127.0.0.1.",
     ],
 )
 def test_nothing_else_is_taken_for_the_url_of_a_service(url: str) -> None:
