@@ -209,6 +209,40 @@ def ask(service: Service, budget: float) -> Metadata:
     return Metadata(body, document.parse(body))
 
 
+def user_data_keys(service: Service, patience: Patience) -> list[str]:
+    """Return the keys of the user data.
+
+    `service` asks from a port below 1024. Raises what the last try failed with.
+    """
+
+    def once() -> list[str]:
+        request = wire.user_data_list_request()
+        return wire.judge_keys(service.exchange(request, patience.remaining())[0])
+
+    return patience.run(once)[0]
+
+
+def user_data(
+    service: Service,
+    patience: Patience,
+    method: str,
+    key: str,
+    value: bytes | None = None,
+) -> bytes:
+    """Read (GET), set (PATCH) or delete (DELETE) user data; return the value read.
+
+    Each of them may be sent twice and does the same as once. `service` asks from
+    a port below 1024. Raises NoSuchKeyError, or what the last try failed with.
+    """
+
+    def once() -> bytes:
+        request = wire.user_data_request(method, key, value)
+        reply, _ = service.exchange(request, patience.remaining())
+        return wire.judge_user_data(reply, key)
+
+    return patience.run(once)[0]
+
+
 def confirms(metadata: Metadata, state: str) -> bool:
     """Tell whether the document says that the server is in `state`."""
     return metadata.document.get("state_detail") == state

@@ -19,7 +19,11 @@ and how sure that is:
                                               and silence were seen in the field,
                                               the others are what else may happen
 
-User data is not imitated: its paths answer 404, as on a server without any.
+    /user_data, and its source port below 1024  the vendor's clients; what it
+                                              says to a higher port, and how
+                                              large a value may be: unknown
+
+Vendor data is not imitated: its paths answer 404, as on a server without any.
 
 Strategy: one thread, the keeper, owns the listening socket and whatever happens
 by itself (the watchdog, the closed port). Each connection has a thread too.
@@ -45,19 +49,20 @@ from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn, final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 BOOTING = "booting kernel"  # the state_detail that the platform itself sets
 STATE_LENGTH = 128  # characters
-BODY_LIMIT = 64 * 1024  # bytes of a request's body
+BODY_LIMIT = 2 * 1024 * 1024  # bytes of a request's body
 LINE_LIMIT = 8 * 1024  # bytes of a line in a request's head
 HEADER_LIMIT = 100  # lines
 BACKLOG = 128  # connections that wait to be accepted
 HISTORY = 10_000  # requests, and events, that are remembered
 LAST_PORT = 65535
+FIRST_FREE_PORT = 1024  # those below are root's
 REBOOT = 0.25  # seconds until a hard-rebooted server is starting again
 TICK = 0.02  # seconds between the keeper's looks at the clock
 IDLE = 75.0  # seconds until an idle connection is closed, as nginx does it
@@ -141,6 +146,17 @@ class _Incoming(NamedTuple):
     @property
     def path(self) -> str:
         return _ORIGIN.sub("", self.target).partition("?")[0]
+
+    @property
+    def endpoint(self) -> str:
+        """The path, with KEY for the key of user data."""
+        return "/user_data/KEY" if self.key else self.path
+
+    @property
+    def key(self) -> str:
+        """The key of user data that the path names, or nothing."""
+        key = self.path.removeprefix("/user_data/")
+        return "" if key == self.path or "/" in key else unquote(key)
 
 
 class _Reply(NamedTuple):
@@ -420,8 +436,10 @@ _ENDPOINTS = {  # path: methods, what it is
     "/": (("GET", "HEAD"), "this list"),
     "/conf": (("GET", "HEAD"), "the metadata as text; ?format=json: as JSON"),
     "/state": (("PATCH",), 'the signal: {"state_detail": "booted"}'),
+    "/user_data": (("GET", "HEAD"), "the keys of the user data, likewise"),
+    "/user_data/KEY": (("GET", "HEAD", "PATCH", "DELETE"), "a value, as text/plain"),
 }
-_FILTERS = ("state", "conf")
+_FILTERS = ("state", "conf", "user_data")
 
 _SPEC = re.compile(
     "(?:(?P<endpoint>[^/]*)/)?(?P<name>[^/=:]*)"
@@ -485,11 +503,18 @@ class Emulator:
         document: Mapping[str, object] | None = None,
         faults: Sequence[str] = (),
         watchdog: float | None = None,
+        user_data: Mapping[str, bytes] | Sequence[tuple[str, bytes]] = (),
+        any_port: bool = False,
     ) -> None:
-        """Serve; raises OSError if it can not listen, ValueError for a bad fault."""
+        """Serve; raises OSError if it can not listen, ValueError for a bad fault.
+
+        With `any_port`, user data is answered whatever port it is asked for from.
+        """
         self._faults = [parse_fault(spec) for spec in faults]
         self._document = copy.deepcopy(dict(DOCUMENT if document is None else document))
         self._watchdog = math.inf if watchdog is None else watchdog
+        self._user_data = dict(user_data)
+        self._any_port = any_port
         self._host = host
         self._listener: socket.socket | None = _listen(host, port)
         self._port: int = self._listener.getsockname()[1]
@@ -558,6 +583,12 @@ class Emulator:
         """The state that was signalled last, or `booting kernel`."""
         with self._lock:
             return self._state_detail
+
+    @property
+    def user_data(self) -> dict[str, bytes]:
+        """The user data as it is now."""
+        with self._lock:
+            return dict(self._user_data)
 
     def set_faults(self, faults: Sequence[str]) -> None:
         """Replace what is left of the faults.
@@ -683,7 +714,7 @@ class Emulator:
             fault = self._take_fault(incoming.path)
             kind = FAULTS[fault.name] if fault else _NONE
             argument = fault.argument if fault else 0.0
-            reply = self._answer(incoming) if kind.effect else None
+            reply = self._answer(incoming, client[1]) if kind.effect else None
             if kind.reply:
                 note = reply.note if reply else ""
                 reply = kind.reply(argument, self._state_detail)._replace(note=note)
@@ -717,23 +748,25 @@ class Emulator:
         for at, fault in enumerate(self._faults):
             if fault.name == "refuse":  # what stands behind it comes after it
                 return None
-            if fault.path in {None, path}:
+            if fault.path is None or f"{path}/".startswith(f"{fault.path}/"):
                 rest = fault._replace(left=fault.left - 1)
                 self._faults[at : at + 1] = [rest] if rest.left else []
                 return fault
         return None
 
-    def _answer(self, incoming: _Incoming) -> _Reply:
-        methods, _ = _ENDPOINTS.get(incoming.path, ((), ""))
+    def _answer(self, incoming: _Incoming, port: int) -> _Reply:
+        methods, _ = _ENDPOINTS.get(incoming.endpoint, ((), ""))
         if not methods:
             return _said(404, "not found")
         if incoming.method not in methods:
             return _said(405, "method not allowed", ("Allow", ", ".join(methods)))
+        if incoming.path == "/":
+            return _Reply(200, _index().encode())
         if incoming.path == "/state":
             return self._take_signal(incoming.body)
         if incoming.path == "/conf":
-            return self._tell(parse_qs(incoming.target.partition("?")[2]))
-        return _Reply(200, _index().encode())
+            return self._tell(incoming)
+        return self._answer_user_data(incoming, port)
 
     def _take_signal(self, body: bytes) -> _Reply:
         try:
@@ -742,13 +775,31 @@ class Emulator:
             return _said(400, str(error))
         return _acknowledgement(self._state_detail)
 
-    def _tell(self, query: dict[str, list[str]]) -> _Reply:
+    def _answer_user_data(self, incoming: _Incoming, port: int) -> _Reply:
+        if port >= FIRST_FREE_PORT and not self._any_port:
+            return _said(403, "ask from a source port below 1024")
+        key = incoming.key
+        if not key:
+            return _formatted({"user_data": list(self._user_data)}, incoming)
+        if incoming.method == "PATCH":
+            return self._set_user_data(key, incoming)
+        if key not in self._user_data:
+            return _said(404, "there is no such key")
+        if incoming.method == "DELETE":
+            return _Reply(204, note=f"deleted={len(self._user_data.pop(key))}")
+        return _Reply(200, self._user_data[key])
+
+    def _set_user_data(self, key: str, incoming: _Incoming) -> _Reply:
+        if "text/plain" not in _values(incoming.headers, "content-type"):
+            return _said(400, "user data is text/plain")
+        self._user_data[key] = incoming.body
+        return _Reply(204, note=f"bytes={len(incoming.body)}")
+
+    def _tell(self, incoming: _Incoming) -> _Reply:
         document = {**self._document, "state_detail": self._state_detail}
         if "state" in document:
             document["state"] = self._server_state
-        if "json" in query.get("format", ()):
-            return _Reply(200, json.dumps(document).encode(), "application/json")
-        return _Reply(200, flatten(document).encode("utf-8", "replace"))
+        return _formatted(document, incoming)
 
     def _record(
         self,
@@ -802,6 +853,14 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _formatted(document: Mapping[str, object], incoming: _Incoming) -> _Reply:
+    """Return a document in the form that the query of the request names."""
+    query = parse_qs(incoming.target.partition("?")[2])
+    if "json" in query.get("format", ()):
+        return _Reply(200, json.dumps(document).encode(), "application/json")
+    return _Reply(200, flatten(document).encode("utf-8", "replace"))
+
+
 def _shutdown(connection: socket.socket, how: int) -> None:
     try:
         connection.shutdown(how)
@@ -811,7 +870,7 @@ def _shutdown(connection: socket.socket, how: int) -> None:
 
 def _index() -> str:
     return "".join(
-        f"{', '.join(methods):11}{path:8}{summary}\n"
+        f"{', '.join(methods):26}{path:16}{summary}\n"
         for path, (methods, summary) in _ENDPOINTS.items()
     )
 
@@ -930,6 +989,19 @@ def _parser() -> _Parser:
     add("--port", type=_port, default=0, help="TCP port; 0, the default: a free one")
     add("--doc", type=_document, dest="document", metavar="FILE", help="metadata, JSON")
     add(
+        "--user-data",
+        type=_user_data,
+        action="append",
+        default=[],
+        metavar="KEY=FILE",
+        help="user data, the bytes of a file; may be repeated",
+    )
+    add(
+        "--any-port",
+        action="store_true",
+        help="answer for user data though it is asked for from a port above 1023",
+    )
+    add(
         "--watchdog",
         type=_seconds,
         metavar="SECONDS",
@@ -966,6 +1038,17 @@ def _fault(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
+
+
+def _user_data(text: str) -> tuple[str, bytes]:
+    key, equals, name = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"not KEY=FILE: {text}")
+    try:
+        return key, Path(name).read_bytes()
+    except OSError as error:
+        reason = f"can not read {name}: {error.strerror}"
+        raise argparse.ArgumentTypeError(reason) from None
 
 
 def _document(name: str) -> dict[str, object]:

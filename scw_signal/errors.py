@@ -18,6 +18,10 @@ class NoSuchKeyError(ScwSignalError):
     """The document has no such key."""
 
 
+class NotRootError(ScwSignalError):
+    """Something that only root may do was tried by somebody else."""
+
+
 class RefusedError(ScwSignalError):
     """The service answered, and the answer is no: a 3xx or a lasting 4xx.
 

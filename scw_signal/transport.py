@@ -8,6 +8,8 @@ leaves this module as one of ours.
 
 from __future__ import annotations
 
+import errno
+import random
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -15,29 +17,77 @@ from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 
-from .errors import BrokenOffError, UnreachableError
+from .errors import BrokenOffError, NotRootError, UnreachableError
 from .wire import Endpoint, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from urllib3 import BaseHTTPResponse
 
     from .clock import Clock
     from .wire import Request
 
+    OpenSocket = Callable[[int], socket.socket]
+
 CONNECT_SECONDS = 3.0  # one lost SYN is sent again after 1 s
 EXCHANGE_SECONDS = 5.0  # from connecting to the last byte
 _CHUNK = 64 * 1024
+
+# As in bindresvport(3): below them are the ports of well-known services.
+RESERVED_PORTS = range(600, 1024)
+# A port can be taken at bind(2), or at connect(2) by a connection in TIME_WAIT
+# to the same address; then another is tried, so often:
+_SOURCE_TAKEN = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
+_SOURCES = 8
+
+
+def stream_socket(family: int) -> socket.socket:
+    """Return a TCP socket, whose port the system chooses; raises OSError."""
+    return socket.socket(family, socket.SOCK_STREAM)
+
+
+def reserved_socket(family: int) -> socket.socket:
+    """Return a TCP socket bound to a port that only root may have.
+
+    The ports are tried at random, for any may be in use or, as after a request
+    just made, in TIME_WAIT. Raises NotRootError, or OSError if none is free.
+    """
+    for port in random.sample(RESERVED_PORTS, len(RESERVED_PORTS)):
+        bound = stream_socket(family)
+        try:
+            bound.bind(("", port))
+        except PermissionError:
+            bound.close()
+            raise NotRootError(
+                "only root may do this: user data is asked for from a port below 1024"
+            ) from None
+        except OSError as error:
+            bound.close()
+            if error.errno not in _SOURCE_TAKEN:
+                raise
+        else:
+            return bound
+    raise OSError(errno.EADDRINUSE, "every port below 1024 is in use")
 
 
 class Service:
     """The metadata service, at one of several addresses."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], clock: Clock) -> None:
-        """Take the addresses in the order in which they are to be tried."""
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        clock: Clock,
+        open_socket: OpenSocket = stream_socket,
+    ) -> None:
+        """Take the addresses in the order in which they are to be tried.
+
+        `open_socket` makes a TCP socket of a family that is not connected yet:
+        `reserved_socket`, where the service looks at the source port.
+        """
         self._endpoints = list(endpoints)
         self._clock = clock
+        self._open_socket = open_socket
 
     def exchange(self, request: Request, budget: float) -> tuple[Reply, Endpoint]:
         """Make one try: send `request`, and return the reply and who gave it.
@@ -64,7 +114,9 @@ class Service:
 
     def _exchange(self, endpoint: Endpoint, request: Request, budget: float) -> Reply:
         timer = _Timer(self._clock, min(budget, CONNECT_SECONDS + EXCHANGE_SECONDS))
-        with _Pool(endpoint.host, endpoint.port, timer=timer) as pool:
+        with _Pool(
+            endpoint.host, endpoint.port, timer=timer, open_socket=self._open_socket
+        ) as pool:
             try:
                 response = pool.urlopen(
                     request.method,
@@ -133,18 +185,19 @@ class _TimedSocket(socket.socket):
 class _TimedConnection(HTTPConnection):
     """A connection that is made, and whose socket reads, within a timer."""
 
-    def __init__(self, *args: Any, timer: _Timer, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, timer: _Timer, open_socket: OpenSocket, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._timer = timer
+        self._open_socket = open_socket
 
     def _new_conn(self) -> socket.socket:
         """Connect; raises UnreachableError."""
         try:
-            timed = _connect(self.host, self.port, self._timer.left())
+            return _connect(self.host, self.port, self._timer, self._open_socket)
         except OSError as error:
             raise UnreachableError(f"{self.host}: {_reason(error)}") from None
-        timed.timer = self._timer
-        return timed
 
     def getresponse(self, *args: Any, **kwargs: Any) -> Any:
         """Read the head of the reply; raises ConnectionError where it has no end.
@@ -160,27 +213,44 @@ class _TimedConnection(HTTPConnection):
         return response
 
 
-def _connect(host: str, port: int, seconds: float) -> _TimedSocket:
-    """Connect within `seconds`; raises OSError.
+def _connect(
+    host: str, port: int, timer: _Timer, open_socket: OpenSocket
+) -> _TimedSocket:
+    """Connect to the first address of `host` that takes it; raises OSError.
 
     Not urllib3's way, which asks getaddrinfo(3) even for an address: on OpenBSD
     that looks for /etc/resolv.conf, and is killed when the promise dns has been
     given up. It would also load the codec idna, with a table of all of Unicode.
     """
-    seconds = min(seconds, CONNECT_SECONDS)
-    numeric = Endpoint(host).is_numeric()
-    if numeric:
+    last = OSError(errno.EADDRNOTAVAIL, "no address")
+    for family, address in _addresses(host, port):
+        for _ in range(1 if open_socket is stream_socket else _SOURCES):
+            try:
+                return _connected(open_socket(family), address, timer)
+            except OSError as error:
+                last = error
+                if error.errno not in _SOURCE_TAKEN:
+                    break
+    raise last
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
+    """Return the families and socket addresses of a host; raises OSError."""
+    if Endpoint(host).is_numeric():
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        timed = _TimedSocket(family, socket.SOCK_STREAM)
-    else:
-        plain = socket.create_connection((host, port), seconds)
-        timed = _TimedSocket(
-            plain.family, plain.type, plain.proto, fileno=plain.detach()
-        )
+        return [(family, (host, port))]
+    found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def _connected(
+    plain: socket.socket, address: tuple[Any, ...], timer: _Timer
+) -> _TimedSocket:
+    timed = _TimedSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
+    timed.timer = timer
     try:
-        timed.settimeout(seconds)  # which a new object does not inherit
-        if numeric:
-            timed.connect((host, port))
+        timed.settimeout(min(timer.left(), CONNECT_SECONDS))
+        timed.connect(address)
         timed.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError:
         timed.close()

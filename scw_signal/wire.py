@@ -20,10 +20,12 @@ import re
 import shlex
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
 
 from . import __version__
 from .errors import (
     NonsenseError,
+    NoSuchKeyError,
     OtherStateError,
     RefusedError,
     UnavailableError,
@@ -41,12 +43,15 @@ STATE_LENGTH = 128  # characters; the platform's own limit is likely this
 LONGEST_QUOTED = 2048
 ACKNOWLEDGEMENT_LIMIT = 64 * 1024  # bytes read of a reply to the signal
 DOCUMENT_LIMIT = 4 * 1024 * 1024  # bytes read of a metadata document
+KEY_LENGTH = 128  # characters of a key of user data; the service's limit is not known
+USER_DATA_LIMIT = 1024 * 1024  # bytes of a value; the service's limit is not known
 LONGEST_RETRY_AFTER = 1e9  # seconds, far beyond any cap; enough digits make inf
 
 # Client errors that pass: an endpoint that is not there yet (early in a boot),
 # a timeout, too early (RFC 8470), too many requests (RFC 6585).
 TRANSIENT = frozenset({404, 408, 425, 429})
 _SUCCESS = range(200, 300)
+_NOT_FOUND = 404
 _REFUSAL = range(300, 500)  # redirects as well: nobody here follows them
 
 # An IPv6 address in brackets, perhaps with a zone, or else a name or an IPv4
@@ -194,6 +199,67 @@ def state_request(state: str) -> Request:
 def document_request() -> Request:
     """Return the question for the metadata document in its JSON form."""
     return Request("GET", "/conf?format=json", _HEADERS, None, DOCUMENT_LIMIT)
+
+
+def valid_key(key: str) -> str:
+    """Return `key` if it can be that of user data: 1 to 128 printable characters.
+
+    Raises UsageError.
+    """
+    if not 0 < len(key) <= KEY_LENGTH or not key.isprintable() or key in {".", ".."}:
+        raise UsageError(
+            f"not a key of user data: {printable(key, 60)!r};"
+            f" a key has 1 to {KEY_LENGTH} printable characters"
+        )
+    return key
+
+
+def user_data_list_request() -> Request:
+    """Return the question for the keys of the user data."""
+    return Request("GET", "/user_data?format=json", _HEADERS, None, DOCUMENT_LIMIT)
+
+
+def user_data_request(method: str, key: str, value: bytes | None = None) -> Request:
+    """Return the request that reads (GET), sets (PATCH) or deletes (DELETE) a key.
+
+    The key is one segment of the path, whatever is in it (RFC 3986, 2.1).
+    """
+    target = "/user_data/" + quote(key, safe="")
+    headers = dict(_HEADERS)
+    if value is not None:
+        headers["Content-Type"] = "text/plain"
+    return Request(method, target, headers, value, USER_DATA_LIMIT)
+
+
+def judge_keys(reply: Reply) -> list[str]:
+    """Return the keys of the user data, as the service lists them.
+
+    Raises UnavailableError, RefusedError or NonsenseError.
+    """
+    _judge_status(reply)
+    try:
+        keys = json.loads(reply.body)["user_data"]
+    except (ValueError, RecursionError, TypeError, LookupError):
+        raise NonsenseError("the list of user data is not JSON") from None
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise NonsenseError("the list of user data is not a list of keys")
+    return keys
+
+
+def judge_user_data(reply: Reply, key: str) -> bytes:
+    """Return the value that a reply about `key` carries, byte for byte.
+
+    Raises NoSuchKeyError for 404, which here says that there is no such key,
+    UnavailableError, RefusedError or NonsenseError.
+    """
+    if reply.status == _NOT_FOUND:
+        raise NoSuchKeyError(f"no such key in the user data: {printable(key, 60)}")
+    _judge_status(reply)
+    if reply.truncated:
+        raise NonsenseError(f"the value is larger than {USER_DATA_LIMIT} bytes")
+    if reply.headers.get("Content-Type", "").lower().startswith("text/html"):
+        raise NonsenseError("the service sent a web page in place of a value")
+    return reply.body
 
 
 def judge_acknowledgement(reply: Reply, state: str) -> bool:

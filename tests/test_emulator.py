@@ -384,7 +384,7 @@ def test_a_request_that_is_wrong_is_turned_away_readably(
 
 
 @pytest.mark.parametrize(
-    "target", ["/elsewhere", "/user_data", "/conf/", "*", "/state2"]
+    "target", ["/elsewhere", "/user_data/", "/user_data/a/b", "/conf/", "*", "/state2"]
 )
 def test_there_is_nothing_elsewhere(service: Emulator, target: str) -> None:
     assert ask(service, "GET", target).status == 404
@@ -424,6 +424,8 @@ def test_the_index_names_every_endpoint(service: Emulator) -> None:
         ("GET, HEAD", "/"),
         ("GET, HEAD", "/conf"),
         ("PATCH", "/state"),
+        ("GET, HEAD", "/user_data"),
+        ("GET, HEAD, PATCH, DELETE", "/user_data/KEY"),
     ]
 
 

@@ -105,5 +105,9 @@ def test_no_other_library_is_needed() -> None:
 
 @pytest.mark.parametrize("module", sorted(ERRORS | PURE))
 def test_what_decides_does_no_io(module: str) -> None:
-    names = {name.split(".")[0] for name in IMPORTS[f"{module}.py"]}
+    names = {
+        name.split(".")[0]
+        for name in IMPORTS[f"{module}.py"]
+        if not name.startswith("urllib.parse.")  # the rest of urllib does I/O
+    }
     assert names <= WITHOUT_IO | {"scw_signal"}

@@ -25,7 +25,15 @@ from scw_signal import (
     transport,
     wire,
 )
-from scw_signal.cli import checkup, metadata, process, signal_state, signald
+from scw_signal.cli import (
+    checkup,
+    metadata,
+    metadata_json,
+    process,
+    signal_state,
+    signald,
+    userdata,
+)
 from scw_signal.clock import Clock
 
 if TYPE_CHECKING:
@@ -38,10 +46,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 DIRECTORY = ROOT / "packaging/man"
 AGENT, BY_HAND, METADATA = "scw-signald.8", "scw-signal-state.8", "scw-metadata.1"
+AS_JSON, USER_DATA = "scw-metadata-json.1", "scw-userdata.8"
 COMMANDS = {
     AGENT: signald.COMMAND,
     BY_HAND: signal_state.COMMAND,
     METADATA: metadata.COMMAND,
+    AS_JSON: metadata_json.COMMAND,
+    USER_DATA: userdata.COMMAND,
 }
 SECTIONS = {
     "NAME",
@@ -56,7 +67,7 @@ SECTIONS = {
 }
 # Manuals of OpenBSD that ours refer to. Few of them are on a machine that is none.
 OPENBSD = (
-    "head.1", "sh.1", "pledge.2", "unveil.2", "getaddrinfo.3", "syslog.3", "acpibtn.4",
+    "head.1", "ps.1", "sh.1", "pledge.2", "unveil.2", "getaddrinfo.3", "syslog.3", "acpibtn.4",
     "route.4", "hostname.if.5", "syslog.conf.5", "daily.8", "rc.d.8", "rcctl.8",
     "resolvd.8", "route.8", "sysctl.8", "syslogd.8",
 )  # fmt: skip
@@ -215,7 +226,7 @@ def test_help_fits_a_screen(page: str) -> None:
 @every_manual
 def test_every_exit_status_is_told(page: str) -> None:
     status = {process.OK, process.FAILED, process.USAGE}
-    if page == METADATA:
+    if page in {METADATA, AS_JSON, USER_DATA}:
         status.add(process.NO_SUCH_KEY)
     assert items(section(page, "EXIT STATUS")) == [str(n) for n in sorted(status)]
 
@@ -225,7 +236,8 @@ def test_the_addresses_and_variables_are_told(page: str) -> None:
     defaults = wire.endpoints([], {})
     assert f"are {' and '.join(each.url for each in defaults)}." in words(page)
     variables = items(section(page, "ENVIRONMENT"))
-    assert variables == ["Ev METADATA_IP", "Ev METADATA_PORT"]
+    vendors = ["Ev USERDATA_IP"] if page == USER_DATA else []
+    assert variables == ["Ev METADATA_IP", "Ev METADATA_PORT", *vendors]
     assert f"in place of {wire.PORT}." in words(page)
 
 

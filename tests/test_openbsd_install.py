@@ -42,13 +42,18 @@ PACKAGES = ("scw_signal", "vendor/urllib3", "vendor/tenacity")
 
 SCRIPTS = "packaging/openbsd"
 TREE = "usr/local/libexec/scw_signal"
-COMMANDS = ("scw-metadata", "scw-signal-state", "scw-signald")
+COMMANDS = (
+    "scw-metadata", "scw-metadata-json", "scw-signal-state", "scw-signald",
+    "scw-userdata",
+)  # fmt: skip
 OUTSIDE = {
     "etc/rc.d/scw_signal": 0o555,
     **{f"usr/local/bin/{command}": 0o755 for command in COMMANDS},
     "usr/local/man/man1/scw-metadata.1": 0o644,
+    "usr/local/man/man1/scw-metadata-json.1": 0o644,
     "usr/local/man/man8/scw-signal-state.8": 0o644,
     "usr/local/man/man8/scw-signald.8": 0o644,
+    "usr/local/man/man8/scw-userdata.8": 0o644,
 }
 MADE = [
     "groupadd _scwsignal",

@@ -13,7 +13,10 @@ import pytest
 import scw_signal
 from installed import BIN, ENVIRONMENT
 
-COMMANDS = ("scw-signald", "scw-signal-state", "scw-metadata")
+COMMANDS = (
+    "scw-signald", "scw-signal-state", "scw-metadata", "scw-metadata-json",
+    "scw-userdata",
+)  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("commands")
 

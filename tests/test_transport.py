@@ -368,7 +368,9 @@ def test_one_exchange_is_one_request(
 
 def test_a_small_request_leaves_at_once(serve: Serve) -> None:
     peer = serve(b"")
-    with transport._connect(peer.endpoint.host, peer.endpoint.port, BOUND) as socket_:
+    host, port = peer.endpoint
+    timer = transport._Timer(FakeClock(), BOUND)
+    with transport._connect(host, port, timer, transport.stream_socket) as socket_:
         assert socket_.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 

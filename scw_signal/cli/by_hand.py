@@ -17,6 +17,8 @@ from scw_signal.network import Network
 from scw_signal.terminal import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from scw_signal.cli.options import Arguments, Command
     from scw_signal.errors import ScwSignalError
 
@@ -27,14 +29,29 @@ class Session:
     At its end, `close` takes away what is left on the terminal.
     """
 
-    def __init__(self, command: Command, arguments: Arguments, seconds: float) -> None:
-        """Take the default for --timeout, in seconds; raises UsageError."""
+    def __init__(
+        self,
+        command: Command,
+        arguments: Arguments,
+        seconds: float,
+        *,
+        environment: Mapping[str, str] = os.environ,
+        reserved: bool = False,
+    ) -> None:
+        """Take the default for --timeout, in seconds; raises UsageError.
+
+        `reserved` says that the service looks for a source port below 1024.
+        """
         seconds = arguments.seconds("timeout", seconds)
-        self._endpoints = wire.endpoints(arguments.all("url"), os.environ)
+        self._endpoints = wire.endpoints(arguments.all("url"), environment)
         self._clock = Clock()
         self._network: Network | None = None
         self._progress = Progress(command, arguments)
-        self.service = transport.Service(self._endpoints, self._clock)
+        self.service = transport.Service(
+            self._endpoints,
+            self._clock,
+            transport.reserved_socket if reserved else transport.stream_socket,
+        )
         self.patience = Patience(
             self._clock,
             seconds or math.inf,

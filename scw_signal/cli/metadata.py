@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.has("json") and arguments.has("sh"):
         raise UsageError("--json and --sh exclude each other")
     keys = [flat.canonical(key) for key in arguments.operands]
-    output = _json if arguments.has("json") else _lines
+    output = as_json if arguments.has("json") else _lines
     process.write(output(arguments, keys))
     return process.OK
 
@@ -86,7 +86,7 @@ def _lines(arguments: Arguments, keys: list[str]) -> str:
     return render.values(values)
 
 
-def _json(arguments: Arguments, keys: list[str]) -> str:
+def as_json(arguments: Arguments, keys: list[str]) -> str:
     """Return the document, or the parts of it that the keys name, as JSON."""
     import json  # noqa: PLC0415
 

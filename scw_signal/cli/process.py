@@ -71,7 +71,10 @@ def write(text: str) -> None:
     To a terminal, control characters other than newline and tab are escaped.
     Raises ScwSignalError, or BrokenPipeError when nobody reads any more.
     """
-    data = (lines(text) if os.isatty(1) else text).encode(errors="replace")
+    _write((lines(text) if os.isatty(1) else text).encode(errors="replace"))
+
+
+def _write(data: bytes) -> None:
     try:
         while data:
             data = data[os.write(1, data) :]
@@ -79,6 +82,28 @@ def write(text: str) -> None:
         raise
     except OSError as error:
         raise ScwSignalError(f"standard output: {error.strerror}") from None
+
+
+def write_bytes(data: bytes) -> None:
+    """Write bytes to standard output as they are; to a terminal, as `write` does.
+
+    Raises ScwSignalError, or BrokenPipeError when nobody reads any more.
+    """
+    _write(lines(data.decode(errors="replace")).encode() if os.isatty(1) else data)
+
+
+def read(most: int) -> bytes:
+    """Return standard input up to its end, or `most` bytes of it.
+
+    Raises ScwSignalError.
+    """
+    data = b""
+    try:
+        while len(data) < most and (chunk := os.read(0, most - len(data))):
+            data += chunk
+    except OSError as error:
+        raise ScwSignalError(f"standard input: {error.strerror}") from None
+    return data
 
 
 def warn(name: str, message: str) -> None:

@@ -13,7 +13,7 @@ import math
 import socket
 from email.utils import formatdate
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scw_signal import document, flat, render, transport, wire
 from scw_signal.clock import Clock
@@ -95,7 +95,13 @@ def reply(data: bytes) -> None:
         ours.sendall(data)
         ours.shutdown(socket.SHUT_WR)
         connected = transport._TimedSocket(fileno=theirs.detach())
-        connect, transport._connect = transport._connect, lambda *_: connected
+
+        def take(_host: str, _port: int, timer: Any, *_: object) -> Any:
+            connected.timer = timer
+            return connected
+
+        connect: Any = transport._connect
+        transport._connect = take
         try:
             service = transport.Service([Endpoint("127.0.0.1")], Clock())
             found, _ = service.exchange(wire.state_request(STATE), math.inf)

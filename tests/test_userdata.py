@@ -1,0 +1,295 @@
+"""scw-userdata, installed, end to end, and what it is made of."""
+
+from __future__ import annotations
+
+import os
+import pty
+import socket
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fakes import FakeClock
+from installed import BIN, ENVIRONMENT, PATIENCE, Result, run
+from scw_signal import transport, wire
+from scw_signal.emulator import Emulator
+from scw_signal.errors import (
+    NonsenseError,
+    NoSuchKeyError,
+    NotRootError,
+    RefusedError,
+    UnavailableError,
+    UsageError,
+)
+from scw_signal.wire import Endpoint, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EVERY_BYTE = bytes(range(256)) * 5
+
+pytestmark = pytest.mark.usefixtures("commands")
+
+
+@pytest.fixture
+def root() -> None:
+    """Root only: the ports below 1024 are its own."""
+    if os.geteuid() != 0:
+        pytest.skip("only root has the ports below 1024")
+
+
+@pytest.fixture
+def service() -> Iterator[Emulator]:
+    with Emulator(user_data={"role": b"web", "bytes": EVERY_BYTE}) as service:
+        yield service
+
+
+def userdata(service: Emulator, *words: str, stdin: str = "") -> Result:
+    return run("scw-userdata", "--once", "--url", service.url, *words, stdin=stdin)
+
+
+def in_bytes(service: Emulator, *words: str, stdin: bytes = b"") -> bytes:
+    return subprocess.run(
+        [BIN / "scw-userdata", "--url", service.url, *words],
+        env=ENVIRONMENT,
+        input=stdin,
+        stdout=subprocess.PIPE,
+        timeout=PATIENCE,
+        check=True,
+    ).stdout
+
+
+@pytest.mark.usefixtures("root")
+class TestForRoot:
+    """What root can do."""
+
+    def test_the_keys_are_listed_a_line_each(self, service: Emulator) -> None:
+        assert userdata(service) == (0, "role\nbytes\n", "")
+
+    def test_without_user_data_the_list_is_empty(self) -> None:
+        with Emulator() as service:
+            assert userdata(service) == (0, "", "")
+
+    def test_a_value_is_printed_and_no_newline_is_added(
+        self, service: Emulator
+    ) -> None:
+        assert userdata(service, "role") == (0, "web", "")
+
+    def test_a_value_is_read_byte_for_byte(self, service: Emulator) -> None:
+        assert in_bytes(service, "bytes") == EVERY_BYTE
+
+    def test_a_value_on_the_command_line_is_set(self, service: Emulator) -> None:
+        assert userdata(service, "role", "it's \u00e9") == (0, "", "")
+        assert service.user_data["role"] == "it's \u00e9".encode()
+
+    def test_an_empty_value_is_a_value(self, service: Emulator) -> None:
+        assert userdata(service, "role", "").status == 0
+        assert userdata(service, "role") == (0, "", "")
+
+    @pytest.mark.parametrize("value", [EVERY_BYTE, b"", b"no newline", b"\n\n", b"\0"])
+    def test_a_value_from_standard_input_is_set_byte_for_byte(
+        self, service: Emulator, value: bytes
+    ) -> None:
+        assert in_bytes(service, "new", "-", stdin=value) == b""
+        assert service.user_data["new"] == value
+        assert in_bytes(service, "new") == value
+
+    def test_the_largest_value_can_be_set_and_read(self, service: Emulator) -> None:
+        value = b"x" * wire.USER_DATA_LIMIT
+        in_bytes(service, "large", "-", stdin=value)
+        assert in_bytes(service, "large") == value
+
+    @pytest.mark.parametrize("size", [wire.USER_DATA_LIMIT + 1, 16 * 1024 * 1024])
+    def test_a_value_that_is_too_large_is_not_sent(
+        self, service: Emulator, size: int
+    ) -> None:
+        status, out, err = userdata(service, "role", "-", stdin="x" * size)
+        assert (status, out) == (2, "")
+        assert "larger than 1048576 bytes; nothing was set" in err
+        assert service.requests == []
+
+    def test_a_value_that_is_too_large_is_not_printed(self) -> None:
+        large = {"large": b"x" * (wire.USER_DATA_LIMIT + 1)}
+        with Emulator(user_data=large) as service:
+            status, out, err = userdata(service, "large")
+        assert (status, out) == (1, "")
+        assert "larger than 1048576 bytes" in err
+
+    def test_a_key_is_deleted(self, service: Emulator) -> None:
+        assert userdata(service, "-d", "role") == (0, "", "")
+        assert "role" not in service.user_data
+
+    @pytest.mark.parametrize("words", [["none"], ["-d", "none"]])
+    def test_a_key_that_is_not_there_is_status_3(
+        self, service: Emulator, words: list[str]
+    ) -> None:
+        said = "scw-userdata: no such key in the user data: none\n"
+        assert userdata(service, *words) == (3, "", said)
+
+    @pytest.mark.parametrize(
+        "key", ["a/b", "a b", "../conf", "a%2fb", "a?b=c#d", "\u00e9"]
+    )
+    def test_a_key_is_one_segment_of_the_path_whatever_is_in_it(
+        self, service: Emulator, key: str
+    ) -> None:
+        assert userdata(service, key, "value").status == 0
+        assert service.user_data[key] == b"value"
+
+    @pytest.mark.parametrize(
+        "fault", ["403", "404", "429", "503", "html", "redirect", "garbage", "truncate"]
+    )
+    def test_an_error_is_never_taken_for_a_value(
+        self, service: Emulator, fault: str
+    ) -> None:
+        service.set_faults([f"user_data/{fault}"])
+        status, out, err = userdata(service, "role")
+        assert status == (3 if fault == "404" else 1)
+        assert out == ""
+        assert err.startswith("scw-userdata: ")
+        assert err.count("\n") == 1
+
+    def test_what_passes_is_tried_again(self, service: Emulator) -> None:
+        service.set_faults(["user_data/503:2"])
+        assert in_bytes(service, "role") == b"web"
+
+    def test_the_source_port_is_below_1024_and_each_time_another(
+        self, service: Emulator
+    ) -> None:
+        for _ in range(5):  # the port before is in TIME_WAIT
+            assert userdata(service, "role").out == "web"
+        ports = [request.client[1] for request in service.requests]
+        assert all(600 <= port < 1024 for port in ports)
+
+    def test_the_vendors_variable_says_where_the_service_is(
+        self, service: Emulator
+    ) -> None:
+        port = service.url.rpartition(":")[2]
+        where = {"USERDATA_IP": "127.0.0.1", "METADATA_PORT": port}
+        env = {**where, "METADATA_IP": "127.0.0.2"}
+        assert run("scw-userdata", "role", env=env).out == "web"
+
+    def test_a_terminal_gets_no_control_characters(self, service: Emulator) -> None:
+        ours, theirs = pty.openpty()
+        command = [BIN / "scw-userdata", "--url", service.url, "bytes"]
+        subprocess.run(command, env=ENVIRONMENT, stdout=theirs, check=True)
+        os.close(theirs)
+        assert b"\x1b" not in os.read(ours, 65536)
+        os.close(ours)
+
+
+def test_nobody_but_root_is_told_so_and_nothing_is_sent(service: Emulator) -> None:
+    without = ["setpriv", "--bounding-set=-net_bind_service"]
+    command = [str(BIN / "scw-userdata"), f"--url={service.url}", "role"]
+    done = subprocess.run(
+        [*without, *command] if os.geteuid() == 0 else command,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    status, out, err = done.returncode, done.stdout, done.stderr
+    assert (status, out) == (1, "")
+    assert err.startswith("scw-userdata: only root may do this")
+    assert err.count("\n") == 1
+    assert service.requests == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-d"],
+        ["-d", "a", "b"],
+        ["a", "b", "c"],
+        [""],
+        ["."],
+        [".."],
+        ["x" * 129],
+        ["a\nHost: elsewhere"],
+        ["\x1b[31m"],
+        ["-x"],
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_one_line(words: list[str]) -> None:
+    status, out, err = run("scw-userdata", *words)
+    assert (status, out) == (2, "")
+    assert err.startswith("scw-userdata: ")
+    assert err.count("\n") == 1
+    assert err.removesuffix("\n").isprintable()
+
+
+# What it is made of.
+
+
+def test_a_port_that_is_taken_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, root: None
+) -> None:
+    assert root is None
+    with transport.reserved_socket(socket.AF_INET) as taken:
+        port = taken.getsockname()[1]
+        with transport.reserved_socket(socket.AF_INET) as free:
+            left = free.getsockname()[1]
+        monkeypatch.setattr(transport, "RESERVED_PORTS", [port, left])
+        for _ in range(4):
+            with transport.reserved_socket(socket.AF_INET) as bound:
+                assert bound.getsockname()[1] == left
+        monkeypatch.setattr(transport, "RESERVED_PORTS", [port])
+        with pytest.raises(OSError, match="in use"):
+            transport.reserved_socket(socket.AF_INET)
+
+
+def test_a_port_that_may_not_be_had_is_an_error_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("socket.socket.bind", refuse)
+    service = transport.Service(
+        [Endpoint("127.0.0.1", 1)], FakeClock(), transport.reserved_socket
+    )
+    with pytest.raises(NotRootError):
+        service.exchange(wire.user_data_list_request(), 10)
+
+
+def test_the_requests_are_those_of_the_service() -> None:
+    listing = wire.user_data_list_request()
+    reading = wire.user_data_request("GET", "cloud-init")
+    setting = wire.user_data_request("PATCH", "a/b", b"\0")
+    assert listing[:2] == ("GET", "/user_data?format=json")
+    assert reading[:2] == ("GET", "/user_data/cloud-init")
+    assert setting[:2] == ("PATCH", "/user_data/a%2Fb")
+    assert setting.body == b"\0"
+    assert setting.headers["Content-Type"] == "text/plain"
+    assert reading.body is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"USER_DATA=0\n", b"[]", b"{}", b'{"user_data": 1}', b'{"user_data": [1]}'],
+)
+def test_a_list_that_is_none_is_nonsense(body: bytes) -> None:
+    with pytest.raises(NonsenseError):
+        wire.judge_keys(Reply(200, {}, body))
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (Reply(404, {}, b"x"), NoSuchKeyError),
+        (Reply(403, {}, b"x"), RefusedError),
+        (Reply(400, {}, b"x"), RefusedError),
+        (Reply(503, {}, b"x"), UnavailableError),
+        (Reply(200, {}, b"x", truncated=True), NonsenseError),
+        (Reply(200, {"Content-Type": "text/html; charset=x"}, b"x"), NonsenseError),
+    ],
+)
+def test_what_is_no_value_is_an_error(reply: Reply, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        wire.judge_user_data(reply, "key")
+
+
+@pytest.mark.parametrize("key", ["", ".", "..", "x" * 129, "a\nb", "\u202e"])
+def test_what_can_be_no_key_is_refused(key: str) -> None:
+    with pytest.raises(UsageError):
+        wire.valid_key(key)
