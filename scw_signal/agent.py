@@ -3,8 +3,8 @@
 Each function here is a use case. What it works with (clock, network, service,
 store, log) comes in as arguments, so this is the whole story and no more:
 
-    boot    wait for a route, wait for DNS, signal until acknowledged,
-            leave the state and the metadata behind
+    boot    wait for a route, wait for DNS, do what comes before the signal,
+            signal until acknowledged, leave the state and the metadata behind
     signal  send one state, trying again as Patience says
     fetch   get the metadata document, likewise
 """
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     from .document import Node
     from .log import Log
     from .network import Network
+    from .privileged import Parent
     from .resolver import Resolver
     from .store import Store
     from .transport import Service
     from .wire import Endpoint
 
+PREPARE_SECONDS = 30.0  # for the questions of what comes before the signal
+USER_DATA_KEY = "cloud-init"  # where the console puts it
 METADATA_SECONDS = 60.0  # for the metadata, once the signal has gone out
 
 T = TypeVar("T")
@@ -118,6 +121,15 @@ class Patience:
             raise GaveUpError(f"{last}; gave up after {spent:.1f} s") from None
 
 
+class Preparation(NamedTuple):
+    """What is to be done before the signal, and who does it."""
+
+    root: Parent
+    service: Service  # asks from a port below 1024
+    hostname: bool
+    user_data: bool
+
+
 class Parts(NamedTuple):
     """What the agent works with."""
 
@@ -129,6 +141,7 @@ class Parts(NamedTuple):
     log: Log
     patience: Callable[[str, float], Patience]  # by stage and seconds
     narrow: Callable[[str], None]  # gives up what the rest can do without
+    preparation: Preparation | None = None
 
 
 def boot(parts: Parts, state: str, deadline: float = math.inf) -> Receipt:
@@ -151,6 +164,9 @@ def boot(parts: Parts, state: str, deadline: float = math.inf) -> Receipt:
                 f"dns: no answer in {watch.peek():.1f} s; signalling without it"
             )
     dns_seconds = watch.lap()
+    if parts.preparation is not None:
+        _prepare(parts, parts.preparation)
+        watch.lap()
     parts.narrow("signal")
 
     receipt = signal(parts.service, state, parts.patience("signal", deadline))
@@ -256,6 +272,37 @@ def metadata_files(metadata: Metadata) -> dict[str, bytes]:
         store.METADATA_FLAT: flat.dump(pairs).encode(),
         store.METADATA_ENV: render.shell(pairs).encode(),
     }
+
+
+def _prepare(parts: Parts, preparation: Preparation) -> None:
+    """Do what comes before the signal; what fails is logged, and holds nothing up."""
+    patience = parts.patience("prepare", PREPARE_SECONDS)
+    try:
+        tree = fetch(parts.service, patience).document
+    except ScwSignalError as error:
+        parts.log.warning(f"prepare: {error}")
+        return
+    if preparation.hostname:
+        try:
+            done = preparation.root.set_hostname(str(tree.get("hostname")))
+            parts.log.info(f"hostname: {done}")
+        except ScwSignalError as error:
+            parts.log.warning(f"hostname: {error}")
+    if preparation.user_data:
+        try:
+            done = _run_user_data(preparation, patience, str(tree.get("id")))
+            parts.log.info(f"user-data: {done}")
+        except ScwSignalError as error:
+            parts.log.warning(f"user-data: {error}")
+
+
+def _run_user_data(preparation: Preparation, patience: Patience, instance: str) -> str:
+    if USER_DATA_KEY not in user_data_keys(preparation.service, patience):
+        return "there is none"
+    script = user_data(preparation.service, patience, "GET", USER_DATA_KEY)
+    if not script.startswith(b"#!"):
+        return "not a script: it does not begin with #!"
+    return preparation.root.run_user_data(instance, script)
 
 
 def _metadata(parts: Parts) -> Metadata | None:

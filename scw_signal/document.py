@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import TypeAlias
 
 from .errors import NonsenseError
@@ -23,6 +24,11 @@ Node: TypeAlias = "bool | int | float | str | list[Node] | dict[str, Node] | Non
 MAX_NODES = 50_000
 MAX_DEPTH = 64
 MAX_KEY = 128  # characters of a flat key, which repeats the names of its parents
+MAX_HOSTNAME = 253
+_HOSTNAME = re.compile(
+    r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*",
+    re.ASCII | re.IGNORECASE,
+)
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -123,3 +129,12 @@ def _check(node: Node, depth: int = 1, length: int = -1) -> None:
 
 def _looks_like(body: bytes) -> str:
     return " but HTML" if body.lstrip()[:1] == b"<" else ""
+
+
+def is_hostname(name: str) -> bool:
+    """Tell whether a name is one for a host: RFC 1123, 2.1, and no address."""
+    return (
+        len(name) <= MAX_HOSTNAME
+        and _HOSTNAME.fullmatch(name) is not None
+        and not name.rpartition(".")[2].isdigit()
+    )

@@ -22,6 +22,10 @@ class NotRootError(ScwSignalError):
     """Something that only root may do was tried by somebody else."""
 
 
+class DutyError(ScwSignalError):
+    """What root was asked to do before the signal could not be done."""
+
+
 class RefusedError(ScwSignalError):
     """The service answered, and the answer is no: a 3xx or a lasting 4xx.
 

@@ -31,6 +31,9 @@ PROMISES = {
     "signal": "stdio inet",
     "leave": "stdio",
 }
+RECEIVE = "recvfd"  # while waiting, sockets that the privileged process has bound
+# And what that one does: bind them, pass them on, run scripts, write files.
+PRIVILEGED = "stdio rpath wpath cpath inet proc exec sendfd"
 FILES = "rpath wpath cpath"  # create, write and rename in the run directory
 
 # What Python would otherwise import on the way, when no file can be opened: the
@@ -106,27 +109,34 @@ class Sandbox:
             call.restype = ctypes.c_int
             self._calls[name] = call
 
-    def enter(self, directory: str | None) -> None:
+    def enter(self, directory: str | None, *, receive: bool = False) -> None:
         """Hide every file but those in `directory`, and pledge the first stage.
 
         None for `directory`, where it can not be used, hides them all. The
-        promise dns lets the resolver's own files through. Call `preload` before.
+        promise dns lets the resolver's own files through. `receive` says that
+        sockets will be received in that stage. Call `preload` before.
         """
         self._files = directory is not None
         if directory is None:
             self._call("unveil", "/", "")
         else:
             self._call("unveil", directory, "rwc")
-        self.narrow("wait")
+        self._pledge(f"{PROMISES['wait']} {RECEIVE}" if receive else PROMISES["wait"])
 
     def narrow(self, stage: str) -> None:
         """Give up what no stage from `stage` on needs."""
-        promises = PROMISES[stage]
-        self._call("pledge", f"{promises} {FILES}" if self._files else promises, None)
+        self._pledge(PROMISES[stage])
 
     def restrict(self) -> None:
         """Pledge for a command that a person typed: all stages, no files hidden."""
         self._call("pledge", f"{PROMISES['wait']} {FILES}", None)
+
+    def privileged(self) -> None:
+        """Pledge for the process that stays root; what it runs is not confined."""
+        self._call("pledge", PRIVILEGED, None)
+
+    def _pledge(self, promises: str) -> None:
+        self._call("pledge", f"{promises} {FILES}" if self._files else promises, None)
 
     def _call(self, name: str, first: str, second: str | None) -> None:
         call = self._calls.get(name)

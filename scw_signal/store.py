@@ -48,11 +48,11 @@ class Store:
         """Close the directory."""
         os.close(self._descriptor)
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, mode: int = 0o644) -> None:
         """Put `data` under `name`, readable by all; raises StoreError."""
         new = f".{name}.{os.getpid()}"
         try:
-            self._create(new, data)
+            self._create(new, data, mode)
             os.rename(
                 new, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor
             )
@@ -61,10 +61,10 @@ class Store:
         finally:
             self._remove(new)
 
-    def _create(self, name: str, data: bytes) -> None:
+    def _create(self, name: str, data: bytes, mode: int) -> None:
         self._remove(name)  # left behind by a process of our number that was killed
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(name, flags, 0o644, dir_fd=self._descriptor)
+        descriptor = os.open(name, flags, mode, dir_fd=self._descriptor)
         try:
             while data:
                 data = data[os.write(descriptor, data) :]

@@ -250,13 +250,14 @@ def judge_user_data(reply: Reply, key: str) -> bytes:
     """Return the value that a reply about `key` carries, byte for byte.
 
     Raises NoSuchKeyError for 404, which here says that there is no such key,
-    UnavailableError, RefusedError or NonsenseError.
+    UnavailableError, RefusedError, also for a value beyond USER_DATA_LIMIT,
+    or NonsenseError.
     """
     if reply.status == _NOT_FOUND:
         raise NoSuchKeyError(f"no such key in the user data: {printable(key, 60)}")
     _judge_status(reply)
     if reply.truncated:
-        raise NonsenseError(f"the value is larger than {USER_DATA_LIMIT} bytes")
+        raise RefusedError(f"the value is larger than {USER_DATA_LIMIT} bytes")
     if reply.headers.get("Content-Type", "").lower().startswith("text/html"):
         raise NonsenseError("the service sent a web page in place of a value")
     return reply.body

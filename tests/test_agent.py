@@ -116,7 +116,7 @@ class FakeStore(Store):
         self.states: list[bytes] = []  # every version of that file
         self.full_for: set[str] = set()
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, mode: int = 0o644) -> None:  # noqa: ARG002
         self.story.append(f"write {name}")
         if name in self.full_for:
             raise StoreError("/var/run/scw_signal: No space left on device")

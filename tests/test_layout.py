@@ -24,6 +24,7 @@ ERRORS = {"errors"}
 PURE = {"backoff", "document", "flat", "render", "terminal", "wire"}
 CLOCK = {"clock"}  # the seam that whatever waits is given
 EDGES = {"log", "network", "resolver", "retrying", "sandbox", "store", "transport"}
+ROOT = {"privileged"}  # what the agent can ask of root
 AGENT = {"agent"}
 CLI = {"cli"}
 EMULATOR = {"emulator"}  # the oracle of the tests shares nothing with the rest
@@ -34,8 +35,9 @@ MAY_IMPORT: dict[str, AbstractSet[str]] = {
     **dict.fromkeys(PURE, ERRORS | PURE),
     **dict.fromkeys(CLOCK, NOTHING),
     **dict.fromkeys(EDGES, ERRORS | PURE | CLOCK),
-    **dict.fromkeys(AGENT, ERRORS | PURE | CLOCK | EDGES),
-    **dict.fromkeys(CLI, ERRORS | PURE | CLOCK | EDGES | AGENT | CLI),
+    **dict.fromkeys(ROOT, ERRORS | PURE | CLOCK | EDGES),
+    **dict.fromkeys(AGENT, ERRORS | PURE | CLOCK | EDGES | ROOT),
+    **dict.fromkeys(CLI, ERRORS | PURE | CLOCK | EDGES | ROOT | AGENT | CLI),
     **dict.fromkeys(EMULATOR, NOTHING),
 }
 

@@ -67,8 +67,9 @@ SECTIONS = {
 }
 # Manuals of OpenBSD that ours refer to. Few of them are on a machine that is none.
 OPENBSD = (
-    "head.1", "ps.1", "sh.1", "pledge.2", "unveil.2", "getaddrinfo.3", "syslog.3", "acpibtn.4",
-    "route.4", "hostname.if.5", "syslog.conf.5", "daily.8", "rc.d.8", "rcctl.8",
+    "head.1", "hostname.1", "ps.1", "sh.1", "pledge.2", "unveil.2", "getaddrinfo.3",
+    "syslog.3", "acpibtn.4", "route.4", "hostname.if.5",
+    "syslog.conf.5", "daily.8", "rc.d.8", "rcctl.8",
     "resolvd.8", "route.8", "sysctl.8", "syslogd.8",
 )  # fmt: skip
 COLUMNS, LINES = 80, 24
@@ -284,7 +285,9 @@ def test_every_check_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_every_stage_of_the_promises_is_told() -> None:
     privileges = section(AGENT, "DESCRIPTION").partition(".Ss Privileges")[2]
     told = re.findall(r"^\.Dq ([a-z ]+?)(?: ,)?$", privileges, flags=re.MULTILINE)
-    assert told == [*sandbox.PROMISES.values(), sandbox.FILES]
+    told_of = [*sandbox.PROMISES.values(), sandbox.FILES, sandbox.RECEIVE]
+    assert told[: len(told_of)] == told_of
+    assert f".Dq {sandbox.PRIVILEGED} ." in source(AGENT)
     assert f"as the user {sandbox.USER}." in privileges
 
 

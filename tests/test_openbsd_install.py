@@ -49,8 +49,8 @@ COMMANDS = (
 OUTSIDE = {
     "etc/rc.d/scw_signal": 0o555,
     **{f"usr/local/bin/{command}": 0o755 for command in COMMANDS},
-    "usr/local/man/man1/scw-metadata.1": 0o644,
     "usr/local/man/man1/scw-metadata-json.1": 0o644,
+    "usr/local/man/man1/scw-metadata.1": 0o644,
     "usr/local/man/man8/scw-signal-state.8": 0o644,
     "usr/local/man/man8/scw-signald.8": 0o644,
     "usr/local/man/man8/scw-userdata.8": 0o644,

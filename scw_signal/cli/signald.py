@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+import socket
 from typing import TYPE_CHECKING
 
 from scw_signal import agent, log, sandbox, wire
@@ -23,8 +24,10 @@ from scw_signal.terminal import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
+    from typing import NoReturn
 
     from scw_signal.cli.options import Arguments
+    from scw_signal.privileged import Duties, Parent
 
 STATE = "booted"
 DNS_NAME = "scaleway.com"
@@ -44,6 +47,8 @@ COMMAND = Command(
         Option("dns-name", f"to ask the resolver for ({DNS_NAME})", metavar="NAME"),
         Option("dns-timeout", "how long to wait for DNS (15)", metavar="SECONDS"),
         Option("no-dns", "do not wait for DNS"),
+        Option("set-hostname", "before the signal, to the console's (root)"),
+        Option("run-user-data", "before the signal, once an instance (root)"),
         RUN_DIR,
         URL,
     ),
@@ -84,6 +89,8 @@ class _Setup:
         ):
             name = printable(self.dns_name, 40)
             raise UsageError(f"--dns-name takes a host name; not {name!r}")
+        self.hostname = arguments.has("set-hostname")
+        self.user_data = arguments.has("run-user-data")
         self.json = arguments.has("json")
         self.debug = arguments.has("debug")
         self.verbose = arguments.has("verbose")
@@ -123,8 +130,9 @@ def _serve(setup: _Setup) -> int:
     journal = log.Log(sink(COMMAND.name), verbose=setup.verbose)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
+    parent = _split(setup, journal)
     try:
-        agent.boot(_parts(setup, journal), STATE, setup.deadline)
+        agent.boot(_parts(setup, journal, parent), STATE, setup.deadline)
     except ScwSignalError as error:
         journal.error(str(error))
         return process.FAILED
@@ -134,7 +142,55 @@ def _serve(setup: _Setup) -> int:
     return process.OK
 
 
-def _parts(setup: _Setup, journal: log.Log) -> agent.Parts:
+def _split(setup: _Setup, journal: log.Log) -> Parent | None:
+    """Leave what takes root to a parent; return it to its child, the agent.
+
+    None where nothing takes root, or where it can not be had: a server that
+    signals without what comes before is better than one that does not.
+    """
+    if not (setup.hostname or setup.user_data):
+        return None
+    if os.geteuid() != 0:
+        journal.error("--set-hostname and --run-user-data take root: left out")
+        return None
+    from scw_signal import privileged  # noqa: PLC0415 - few agents are split
+
+    agents, ours = socket.socketpair()
+    try:
+        child = os.fork()
+    except OSError as error:
+        journal.error(f"left out what takes root: {error.strerror}")
+        return None
+    if child != 0:
+        agents.close()
+        sandbox.Sandbox(journal.debug, journal.warning).privileged()
+        duties = privileged.Duties(Clock(), journal.info, transport.reserved_socket)
+        _stay(duties, ours, child)
+    ours.close()
+    return privileged.Parent(agents)
+
+
+def _stay(duties: Duties, channel: socket.socket, child: int) -> NoReturn:
+    """Do the duties of root until the agent has ended, and end as it does."""
+    try:
+        duties.serve(channel)
+        _, status = os.waitpid(child, 0)
+    except OSError:
+        status = process.FAILED << 8
+    except Stopped as stopped:
+        duties.stop()
+        os.kill(child, signal.SIGTERM)
+        os.waitpid(child, 0)
+        process.die_of(str(stopped))
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        process.die_of(signal.Signals(-code).name)
+    os._exit(code)
+
+
+def _parts(
+    setup: _Setup, journal: log.Log, parent: Parent | None = None
+) -> agent.Parts:
     """Open what the agent works with, and lock the rest away."""
     clock = Clock()
     network = Network(setup.endpoints, clock)
@@ -144,7 +200,7 @@ def _parts(setup: _Setup, journal: log.Log) -> agent.Parts:
     _leave_root(store, journal)
     addresses_only = all(endpoint.is_numeric() for endpoint in setup.endpoints)
     box = sandbox.Sandbox(journal.debug, journal.warning)
-    box.enter(store.directory if store else None)
+    box.enter(store.directory if store else None, receive=parent is not None)
 
     def narrow(stage: str) -> None:
         # The resolver's promise is needed by a question to it still under way,
@@ -155,7 +211,8 @@ def _parts(setup: _Setup, journal: log.Log) -> agent.Parts:
 
     def patience(stage: str, seconds: float) -> agent.Patience:
         report = log.Reporter(stage, clock, journal).failed
-        return agent.Patience(clock, seconds, network.pause, report, insist=True)
+        insist = stage != "prepare"  # the signal is worth more than what comes before
+        return agent.Patience(clock, seconds, network.pause, report, insist=insist)
 
     return agent.Parts(
         clock=clock,
@@ -166,6 +223,16 @@ def _parts(setup: _Setup, journal: log.Log) -> agent.Parts:
         log=journal,
         patience=patience,
         narrow=narrow,
+        preparation=_preparation(setup, clock, parent) if parent else None,
+    )
+
+
+def _preparation(setup: _Setup, clock: Clock, parent: Parent) -> agent.Preparation:
+    return agent.Preparation(
+        root=parent,
+        service=transport.Service(setup.endpoints, clock, parent.reserved_socket),
+        hostname=setup.hostname,
+        user_data=setup.user_data,
     )
 
 

@@ -14,6 +14,7 @@ import socket
 from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from unittest import mock
 
 from scw_signal import document, flat, render, transport, wire
 from scw_signal.clock import Clock
@@ -100,17 +101,15 @@ def reply(data: bytes) -> None:
             connected.timer = timer
             return connected
 
-        connect: Any = transport._connect
-        transport._connect = take
-        try:
-            service = transport.Service([Endpoint("127.0.0.1")], Clock())
-            found, _ = service.exchange(wire.state_request(STATE), math.inf)
-            wire.judge_acknowledgement(found, STATE)
-        except ScwSignalError as error:
-            check_text(error)
-        finally:
-            transport._connect = connect
-            connected.close()
+        with mock.patch.object(transport, "_connect", take):
+            try:
+                service = transport.Service([Endpoint("127.0.0.1")], Clock())
+                found, _ = service.exchange(wire.state_request(STATE), math.inf)
+                wire.judge_acknowledgement(found, STATE)
+            except ScwSignalError as error:
+                check_text(error)
+            finally:
+                connected.close()
 
 
 def check_text(error: ScwSignalError) -> None:
