@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+import offline
 from fakes import FakeClock
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ settings.register_profile(
 )
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "steady")
 settings.load_profile(PROFILE)
+
+
+# Each process of a run that is shared out goes by itself: a port that one has closed
+# for a while is then not taken by another.
+offline.enter()
 
 
 @pytest.fixture
