@@ -41,8 +41,25 @@ def clock() -> FakeClock:
 
 @pytest.fixture(scope="session")
 def soaking() -> bool:
-    """Tell whether to go on for hours rather than seconds."""
+    """Tell whether to go on for many minutes rather than seconds."""
     return PROFILE == "soak"
+
+
+@pytest.hookimpl(trylast=True)  # hypothesis has marked its own by then
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """When soaking, leave out what does the same however often it is done."""
+    if PROFILE != "soak":
+        return
+    drawing = [item for item in items if _draws(item)]
+    config.hook.pytest_deselected(items=[each for each in items if each not in drawing])
+    items[:] = drawing
+
+
+def _draws(item: pytest.Item) -> bool:
+    marked = item.get_closest_marker("hypothesis") is not None
+    return marked or "soaking" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")
