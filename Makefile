@@ -5,12 +5,17 @@ PYTHON = python3
 DEPS = newest
 VENV = .venv-$(DEPS)
 BIN = $(VENV)/bin
+# Processes that share the tests out; 0 for one after the other.
+JOBS = auto
 PYTEST_FLAGS =
 BENCH_FLAGS =
+FUZZ_SECONDS = 60
 
 help:
 	@echo "make demo    watch a boot signal find its way"
 	@echo "make test    run every test (STRICT=1: a skip is a failure)"
+	@echo "make soak    the tests that draw at random, for long"
+	@echo "make fuzz    what parses replies, FUZZ_SECONDS for each target"
 	@echo "make lint    ruff, mypy, shellcheck, mandoc"
 	@echo "make bench   measure, side by side"
 	@echo "make dist    the release tarball"
@@ -36,7 +41,19 @@ wheel: $(VENV)/.made
 	    --force-reinstall --no-deps $(VENV)/wheel/scw_signal-*.whl
 
 test: wheel
-	$(BIN)/pytest $(PYTEST_FLAGS)
+	$(BIN)/pytest -n $(JOBS) $(PYTEST_FLAGS)
+
+# What draws at random, for much longer: 100,000 documents in each form through real
+# shells, a thousand runs of the state machine of faults.
+soak: wheel
+	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -n $(JOBS) --timeout=0 $(PYTEST_FLAGS)
+
+# FUZZ_SECONDS for each target. atheris is there for Linux, Python 3.10 to 3.13.
+.venv-fuzz/.made: tests/make-venv
+	@sh tests/make-venv "$(PYTHON)" .venv-fuzz fuzz
+
+fuzz: .venv-fuzz/.made
+	PYTHONPATH=tests .venv-fuzz/bin/python -m fuzz --seconds $(FUZZ_SECONDS)
 
 lint: $(VENV)/.made
 	$(BIN)/ruff check .
@@ -58,8 +75,8 @@ port:
 	sh packaging/openbsd/make-port
 
 clean:
-	rm -rf .venv-newest .venv-oldest .venv-demo build dist build.log scw_signal.egg-info \
-	    .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv-newest .venv-oldest .venv-demo .venv-fuzz build dist build.log \
+	    scw_signal.egg-info .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
-.PHONY: help demo wheel test lint bench dist port clean
+.PHONY: help demo wheel test soak fuzz lint bench dist port clean

@@ -16,7 +16,14 @@ import random
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from . import backoff, document, flat, render, store, wire
-from .errors import GaveUpError, RefusedError, ScwSignalError, StoreError, TryAgainError
+from .errors import (
+    GaveUpError,
+    OtherStateError,
+    RefusedError,
+    ScwSignalError,
+    StoreError,
+    TryAgainError,
+)
 from .terminal import printable
 
 if TYPE_CHECKING:
@@ -35,6 +42,10 @@ if TYPE_CHECKING:
 PREPARE_SECONDS = 30.0  # for the questions of what comes before the signal
 USER_DATA_KEY = "cloud-init"  # where the console puts it
 METADATA_SECONDS = 60.0  # for the metadata, once the signal has gone out
+# A service whose reply names no state, and whose document has another one, is
+# signalled again so many times. Without a bound, one that changed its reply and
+# is slow to change its document would be for ever.
+MOST_DENIALS = 3
 
 T = TypeVar("T")
 
@@ -169,7 +180,8 @@ def boot(parts: Parts, state: str, deadline: float = math.inf) -> Receipt:
         watch.lap()
     parts.narrow("signal")
 
-    receipt = signal(parts.service, state, parts.patience("signal", deadline))
+    patience = parts.patience("signal", deadline)
+    receipt = signal(parts.service, state, patience, denials=MOST_DENIALS)
     signal_seconds = watch.lap()
     log.info(
         f"signal: {state!r} {'acknowledged' if receipt.confirmed else 'taken'} by"
@@ -191,17 +203,26 @@ def boot(parts: Parts, state: str, deadline: float = math.inf) -> Receipt:
     return receipt
 
 
-def signal(service: Service, state: str, patience: Patience) -> Receipt:
+def signal(
+    service: Service, state: str, patience: Patience, *, denials: int = 0
+) -> Receipt:
     """Signal `state`, as often as `patience` says, until it is acknowledged.
 
-    Raises what the last try failed with.
+    A reply that names no state is held against the document at once, and so many
+    `denials` there are failed tries; after that the signal counts as sent. Raises
+    what the last try failed with.
     """
 
     def once() -> tuple[bool, Endpoint]:
+        nonlocal denials
         reply, endpoint = service.exchange(
             wire.state_request(state), patience.remaining()
         )
-        return wire.judge_acknowledgement(reply, state), endpoint
+        confirmed = wire.judge_acknowledgement(reply, state)
+        if not confirmed and denials > 0:
+            denials -= 1
+            confirmed = _look_up(service, state, patience.remaining())
+        return confirmed, endpoint
 
     (confirmed, endpoint), tries = patience.run(once)
     return Receipt(state, confirmed, endpoint, tries)
@@ -303,6 +324,20 @@ def _run_user_data(preparation: Preparation, patience: Patience, instance: str) 
     if not script.startswith(b"#!"):
         return "not a script: it does not begin with #!"
     return preparation.root.run_user_data(instance, script)
+
+
+def _look_up(service: Service, state: str, budget: float) -> bool:
+    """Tell whether the document has `state`; False where it is not known.
+
+    Raises OtherStateError.
+    """
+    try:
+        found = ask(service, budget).document.get("state_detail")
+    except ScwSignalError:
+        return False
+    if isinstance(found, str) and found != state:
+        raise OtherStateError(f"/conf says {printable(found, 40)!r}, not {state!r}")
+    return found == state
 
 
 def _metadata(parts: Parts) -> Metadata | None:

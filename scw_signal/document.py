@@ -20,8 +20,9 @@ from .flat import canonical
 Node: TypeAlias = "bool | int | float | str | list[Node] | dict[str, Node] | None"
 
 # A real document has a few hundred values, four deep. The bounds keep a hostile
-# one from costing more memory than its own 4 MiB several times over.
-MAX_NODES = 50_000
+# one of 512 KiB, the most that is read, from taking the agent above 64 MiB in all:
+# quoted for a shell, a character can become five of four bytes each.
+MAX_NODES = 20_000
 MAX_DEPTH = 64
 MAX_KEY = 128  # characters of a flat key, which repeats the names of its parents
 MAX_HOSTNAME = 253

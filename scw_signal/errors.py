@@ -56,7 +56,7 @@ class UnavailableError(TryAgainError):
 
 
 class OtherStateError(TryAgainError):
-    """The service acknowledged another state than the one that was sent."""
+    """The service names another state than the one that was sent."""
 
 
 class NonsenseError(TryAgainError):

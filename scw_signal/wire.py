@@ -42,7 +42,7 @@ STATE_LENGTH = 128  # characters; the platform's own limit is likely this
 # Four times a state with every character quoted apart: shlex is not linear.
 LONGEST_QUOTED = 2048
 ACKNOWLEDGEMENT_LIMIT = 64 * 1024  # bytes read of a reply to the signal
-DOCUMENT_LIMIT = 4 * 1024 * 1024  # bytes read of a metadata document
+DOCUMENT_LIMIT = 512 * 1024  # bytes read of a metadata document; a real one has 4000
 KEY_LENGTH = 128  # characters of a key of user data; the service's limit is not known
 USER_DATA_LIMIT = 1024 * 1024  # bytes of a value; the service's limit is not known
 LONGEST_RETRY_AFTER = 1e9  # seconds, far beyond any cap; enough digits make inf

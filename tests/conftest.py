@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+import offline
 from fakes import FakeClock
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "steady")
 settings.load_profile(PROFILE)
 
 
+# Each process of a run that is shared out goes by itself: a port that one has closed
+# for a while is then not taken by another.
+offline.enter()
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
@@ -35,8 +41,25 @@ def clock() -> FakeClock:
 
 @pytest.fixture(scope="session")
 def soaking() -> bool:
-    """Tell whether to go on for hours rather than seconds."""
+    """Tell whether to go on for many minutes rather than seconds."""
     return PROFILE == "soak"
+
+
+@pytest.hookimpl(trylast=True)  # hypothesis has marked its own by then
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """When soaking, leave out what does the same however often it is done."""
+    if PROFILE != "soak":
+        return
+    drawing = [item for item in items if _draws(item)]
+    config.hook.pytest_deselected(items=[each for each in items if each not in drawing])
+    items[:] = drawing
+
+
+def _draws(item: pytest.Item) -> bool:
+    marked = item.get_closest_marker("hypothesis") is not None
+    return marked or "soaking" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")

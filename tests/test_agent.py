@@ -348,6 +348,22 @@ def test_refused_up_to_the_deadline_the_agent_ends_with_an_error(boot: Boot) -> 
 def test_a_signal_that_was_only_taken_is_confirmed_by_the_document(boot: Boot) -> None:
     boot.service.answers[PATCH] = [SILENT]
     assert boot.run().confirmed
+    assert boot.story.count(PATCH) == 1
+    assert boot.lines[-2:] == [
+        "signal: 'booted' acknowledged by http://169.254.42.42 after 0.0 s, try 1",
+        "metadata: stored after 0.0 s",
+    ]
+    assert boot.store is not None
+    (only,) = boot.store.states
+    assert b"CONFIRMED=True\n" in only
+
+
+def test_a_document_that_comes_late_confirms_a_signal_that_was_only_taken(
+    boot: Boot,
+) -> None:
+    boot.service.answers[PATCH] = [SILENT]
+    boot.service.answers[GET] = [Reply(503, {}, b""), DOCUMENT]
+    assert boot.run().confirmed
     assert boot.lines[-3:] == [
         "signal: 'booted' taken by http://169.254.42.42 after 0.0 s, try 1",
         "signal: confirmed, /conf says 'booted'",
@@ -390,9 +406,47 @@ def test_a_document_without_a_state_leaves_the_signal_unconfirmed(boot: Boot) ->
     assert "signal: unconfirmed, /conf says 'None'" in boot.lines
 
 
-def test_a_signal_that_was_only_taken_is_not_sent_again(boot: Boot) -> None:
+DENIAL = Reply(200, {}, b'{"state_detail": "booting kernel"}')
+
+
+def test_a_signal_that_the_document_denies_is_sent_again(boot: Boot) -> None:
     boot.service.answers[PATCH] = [SILENT]
-    boot.service.answers[GET] = [Reply(200, {}, b'{"state_detail": "booting kernel"}')]
+    boot.service.answers[GET] = [DENIAL, DENIAL, DOCUMENT]
+    assert boot.run() == Receipt("booted", confirmed=True, endpoint=V4, tries=3)
+    assert "signal 1: /conf says 'booting kernel', not 'booted'" in boot.lines
+
+
+def test_a_signal_that_the_document_keeps_denying_counts_as_sent(boot: Boot) -> None:
+    boot.service.answers[PATCH] = [SILENT]
+    boot.service.answers[GET] = [DENIAL]
+    assert boot.run() == Receipt("booted", confirmed=False, endpoint=V4, tries=4)
+    assert boot.lines[-3:] == [
+        "signal: 'booted' taken by http://169.254.42.42 after 0.9 s, try 4",
+        "signal: unconfirmed, /conf says 'booting kernel'",
+        "metadata: stored after 0.0 s",
+    ]
+
+
+def test_a_denial_is_no_success_when_the_deadline_passes(boot: Boot) -> None:
+    boot.service.answers[PATCH] = [SILENT]
+    boot.service.answers[GET] = [DENIAL]
+    with pytest.raises(GaveUpError, match="/conf says 'booting kernel', not 'booted'"):
+        boot.run(deadline=0.5)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(Reply(503, {}, b""), id="not there"),
+        pytest.param(Reply(403, {}, b""), id="refused"),
+        pytest.param(Reply(200, {}, b"<html>"), id="a web page"),
+        pytest.param(Reply(200, {}, b"{}"), id="without a state"),
+        pytest.param(Reply(200, {}, b'{"state_detail": null}'), id="with a null"),
+    ],
+)
+def test_a_document_that_names_no_state_is_no_denial(boot: Boot, answer: Reply) -> None:
+    boot.service.answers[PATCH] = [SILENT]
+    boot.service.answers[GET] = [answer, DOCUMENT]
     boot.run()
     assert boot.story.count(PATCH) == 1
 

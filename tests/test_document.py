@@ -71,8 +71,8 @@ def test_of_a_key_written_twice_the_last_counts() -> None:
         pytest.param(b"null", "not an object", id="null"),
         pytest.param(b'"a"', "not an object", id="string"),
         pytest.param(nested(MAX_DEPTH + 1), "nested too deep", id="deep"),
-        pytest.param(nested(40_000), "nested too deep", id="very deep"),
-        pytest.param(b'{"a":' * 40_000, "nested too deep", id="very deep and cut off"),
+        pytest.param(nested(15_000), "nested too deep", id="very deep"),
+        pytest.param(b'{"a":' * 15_000, "nested too deep", id="very deep and cut off"),
     ],
 )
 def test_anything_else_is_nonsense_and_is_called_what_it_is(
@@ -91,7 +91,7 @@ def test_a_document_may_have_as_many_values_as_the_bound_and_no_more() -> None:
         return b'{"a":[' + b",".join([b"0"] * (count - 1)) + b"]}"
 
     assert len(document.flatten(document.parse(with_values(MAX_NODES)))) == MAX_NODES
-    with pytest.raises(NonsenseError, match="more than 50000 values"):
+    with pytest.raises(NonsenseError, match="more than 20000 values"):
         document.parse(with_values(MAX_NODES + 1))
 
 

@@ -304,7 +304,7 @@ def spelled(number: float) -> str:
 
 def numbers() -> Iterator[tuple[str, str]]:
     """Give phrases of the manuals, with the numbers and names of the code in them."""
-    kilo, mega = 1024, 1024**2
+    kilo = 1024
     connect, exchange = transport.CONNECT_SECONDS, transport.EXCHANGE_SECONDS
     transient = [str(status) for status in sorted(wire.TRANSIENT)]
     slowest = backoff.slowest(0.0), backoff.slowest(1.0)
@@ -336,8 +336,8 @@ def numbers() -> Iterator[tuple[str, str]]:
     yield AGENT, f"within {spelled(checkup.CLOCK_SECONDS)} of the service"
     yield BY_HAND, f"1 to {wire.STATE_LENGTH} printable"
     yield AGENT, f"{wire.ACKNOWLEDGEMENT_LIMIT // kilo} KB"
-    yield AGENT, f"{wire.DOCUMENT_LIMIT // mega} MB"
-    yield METADATA, f"more than {wire.DOCUMENT_LIMIT // mega} MB"
+    yield AGENT, f"{wire.DOCUMENT_LIMIT // kilo} KB"
+    yield METADATA, f"more than {wire.DOCUMENT_LIMIT // kilo} KB"
     yield METADATA, f"{document.MAX_NODES:,} values"
     yield METADATA, f"{document.MAX_DEPTH} levels"
     yield METADATA, f"{document.MAX_KEY} characters"

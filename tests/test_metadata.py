@@ -166,7 +166,7 @@ def test_where_nothing_may_be_stored_there_is_still_an_answer(
         ("html", "the document is not JSON but HTML"),
         ("reset", "127.0.0.1: "),
         ("garbage", "127.0.0.1: the reply broke off or is not HTTP"),
-        ("huge", "the document is larger than 4194304 bytes"),
+        ("huge", "the document is larger than 524288 bytes"),
     ],
 )
 def test_a_service_that_makes_no_sense_is_one_line_and_status_1(

@@ -117,7 +117,7 @@ def test_a_service_that_comes_to_its_senses_gets_the_signal(
 def test_an_unconfirmed_signal_is_confirmed_by_the_document(tmp_path: Path) -> None:
     with Emulator(faults=["state/empty-ack"]) as service:
         _, _, err = agent(service, tmp_path)
-    assert "confirmed, /conf says 'booted'" in err
+    assert "'booted' acknowledged" in err
     assert state(tmp_path)["CONFIRMED"] == "True"
 
 

@@ -225,7 +225,7 @@ def test_what_a_killed_process_of_our_number_left_is_no_obstacle(
     assert contents(directory) == {"state": NEW}
 
 
-@pytest.mark.parametrize("name", ["state", TEMPORARY])
+@pytest.mark.parametrize("name", ["state", TEMPORARY], ids=["the file", "the new one"])
 def test_a_directory_in_the_way_is_an_error_and_stays(
     opened: Store, directory: Path, name: str
 ) -> None:

@@ -566,7 +566,7 @@ def test_a_reply_that_can_have_no_body_has_none(serve: Serve, status: int) -> No
     ("request_", "limit"),
     [
         pytest.param(SIGNAL, 64 * 1024, id="acknowledgement"),
-        pytest.param(DOCUMENT, 4 * 1024 * 1024, id="document"),
+        pytest.param(DOCUMENT, 512 * 1024, id="document"),
     ],
 )
 @pytest.mark.parametrize("framing", ["length", "end", "chunks"])

@@ -60,7 +60,7 @@ def test_the_document_is_asked_for_in_its_json_form() -> None:
         target="/conf?format=json",
         headers={"User-Agent": f"scw-signal/{__version__}", "Accept": "*/*"},
         body=None,
-        limit=4 * 1024 * 1024,
+        limit=512 * 1024,
     )
 
 
@@ -381,7 +381,7 @@ def test_a_redirect_or_a_lasting_client_error_is_a_refusal(status: int) -> None:
 
 
 def test_a_document_that_was_cut_off_is_nonsense() -> None:
-    with pytest.raises(NonsenseError, match="larger than 4194304 bytes"):
+    with pytest.raises(NonsenseError, match="larger than 524288 bytes"):
         wire.judge_document(reply(b"{}")._replace(truncated=True))
 
 
