@@ -7,6 +7,11 @@ VENV = .venv-$(DEPS)
 BIN = $(VENV)/bin
 PYTEST_FLAGS =
 BENCH_FLAGS =
+# For install and uninstall, as packaging/install has them; empty: its defaults.
+SYSTEM =
+PREFIX =
+DESTDIR =
+LIBRARIES =
 
 help:
 	@echo "make demo    watch a boot signal find its way"
@@ -15,6 +20,8 @@ help:
 	@echo "make bench   measure, side by side"
 	@echo "make dist    the release tarball"
 	@echo "make port    the generated files of the OpenBSD port"
+	@echo "make install   lay it out; SYSTEM=, PREFIX=, DESTDIR=: see packaging/install"
+	@echo "make uninstall take that away again"
 	@echo "make clean   remove what these made"
 
 # The tests run against the wheel, installed as a user would have it.
@@ -57,9 +64,18 @@ dist: $(VENV)/.made
 port:
 	sh packaging/openbsd/make-port
 
+INSTALL = SYSTEM="$(SYSTEM)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" \
+    PYTHON="$(PYTHON)" LIBRARIES="$(LIBRARIES)" sh packaging/install
+
+install:
+	@$(INSTALL)
+
+uninstall:
+	@$(INSTALL) -u
+
 clean:
 	rm -rf .venv-newest .venv-oldest .venv-demo build dist build.log scw_signal.egg-info \
 	    .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
-.PHONY: help demo wheel test lint bench dist port clean
+.PHONY: help demo wheel test lint bench dist port install uninstall clean
