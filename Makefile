@@ -10,6 +10,11 @@ JOBS = auto
 PYTEST_FLAGS =
 BENCH_FLAGS =
 FUZZ_SECONDS = 60
+# For install and uninstall, as packaging/install has them; empty: its defaults.
+SYSTEM =
+PREFIX =
+DESTDIR =
+LIBRARIES =
 
 help:
 	@echo "make demo    watch a boot signal find its way"
@@ -20,6 +25,8 @@ help:
 	@echo "make bench   measure, side by side"
 	@echo "make dist    the release tarball"
 	@echo "make port    the generated files of the OpenBSD port"
+	@echo "make install   lay it out; SYSTEM=, PREFIX=, DESTDIR=: see packaging/install"
+	@echo "make uninstall take that away again"
 	@echo "make clean   remove what these made"
 
 # The tests run against the wheel, installed as a user would have it.
@@ -74,9 +81,19 @@ dist: $(VENV)/.made
 port:
 	sh packaging/openbsd/make-port
 
+INSTALL = SYSTEM="$(SYSTEM)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" \
+    PYTHON="$(PYTHON)" LIBRARIES="$(LIBRARIES)" sh packaging/install
+
+install:
+	@$(INSTALL)
+
+uninstall:
+	@$(INSTALL) -u
+
 clean:
 	rm -rf .venv-newest .venv-oldest .venv-demo .venv-fuzz build dist build.log \
 	    scw_signal.egg-info .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
 .PHONY: help demo wheel test soak fuzz lint bench dist port clean
+.PHONY: help demo wheel test lint bench dist port install uninstall clean

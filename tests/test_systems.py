@@ -1,0 +1,726 @@
+"""packaging/install, and the service files of other systems than OpenBSD.
+
+What each is tried with: systemd, as the init of a container that shows this machine's
+files; OpenRC, in namespaces; and for FreeBSD and NetBSD tests/systems/rc.subr, a
+stand-in of this project's own, under dash. Neither BSD is here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import tenacity
+import urllib3
+
+from installed import ENVIRONMENT, NOWHERE, PATIENCE
+from scw_signal.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TOP = Path(__file__).resolve().parent.parent
+HERE = TOP / "tests/systems"
+
+# The interpreter itself, and the system's, which services can see.
+PYTHON = Path(sys.executable).resolve()
+SYSTEM_PYTHON = "/usr/bin/python3"
+
+COMMANDS = ("scw-metadata", "scw-signal-state", "scw-signald")
+PAGES = ("man1/scw-metadata.1", "man8/scw-signal-state.8", "man8/scw-signald.8")
+# By system: PREFIX, where the manuals go, the service's file and its mode.
+PLACES = {
+    "openbsd": ("/usr/local", "man", "/etc/rc.d/scw_signal", 0o555),
+    "freebsd": ("/usr/local", "share/man", "/usr/local/etc/rc.d/scw_signal", 0o755),
+    "netbsd": ("/usr/pkg", "man", "/etc/rc.d/scw_signal", 0o755),
+    "openrc": ("/usr/local", "share/man", "/etc/init.d/scw_signal", 0o755),
+    "systemd": (
+        "/usr/local",
+        "share/man",
+        "/usr/local/lib/systemd/system/scw-signal.service",
+        0o644,
+    ),
+}
+
+
+def found(name: str) -> str:
+    path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if path is None:
+        pytest.skip(f"{name} is not installed here")
+    return path
+
+
+def root_only() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can make these namespaces")
+
+
+Done = subprocess.CompletedProcess[str]
+
+
+def ran(
+    *words: str | Path, env: Mapping[str, str] | None = None, cwd: Path = TOP
+) -> Done:
+    return subprocess.run(
+        words,
+        env={**ENVIRONMENT, **(env or {})},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an unpacked release, with the libraries that are installed here."""
+    # The blank is for whoever unpacks it in a directory whose name has one.
+    top = tmp_path_factory.mktemp("a release")
+    no_cache = shutil.ignore_patterns("__pycache__")
+    for part in ("packaging", "rc.d", "scw_signal"):
+        shutil.copytree(TOP / part, top / part, ignore=no_cache)
+    for file in ("LICENSE", "Makefile"):
+        shutil.copy(TOP / file, top)
+    for library in (urllib3, tenacity):
+        origin = Path(str(library.__file__)).parent
+        shutil.copytree(origin, top / "vendor" / origin.name, ignore=no_cache)
+    return top
+
+
+@pytest.fixture(params=["dash", "mksh"])
+def shell(request: pytest.FixtureRequest) -> str:
+    return found(request.param)
+
+
+def install(top: Path, *words: str, shell: str = "sh", **env: str | Path) -> Done:
+    """Run packaging/install of a source tree; PYTHON is this one unless given."""
+    settings = {"PYTHON": str(PYTHON), **{key: str(env[key]) for key in env}}
+    return ran(shell, top / "packaging/install", *words, env=settings)
+
+
+def must(done: Done) -> str:
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def files(root: Path) -> dict[str, Path]:
+    """Return what is in a root but directories and what Python compiled."""
+    return {
+        f"/{path.relative_to(root)}": path
+        for path in root.rglob("*")
+        if not path.is_dir() and path.suffix != ".pyc"
+    }
+
+
+# make install.
+
+
+@pytest.mark.parametrize("system", PLACES)
+def test_each_file_is_where_its_system_looks_for_it(
+    system: str, release: Path, tmp_path: Path, shell: str
+) -> None:
+    must(install(release, shell=shell, SYSTEM=system, DESTDIR=tmp_path))
+    prefix, manuals, service, mode = PLACES[system]
+    outside = {
+        path: file.stat().st_mode & 0o777
+        for path, file in files(tmp_path).items()
+        if not path.startswith(f"{prefix}/libexec/scw_signal/")
+    }
+    assert outside == {
+        **{f"{prefix}/bin/{command}": 0o755 for command in COMMANDS},
+        **{f"{prefix}/{manuals}/{page}": 0o644 for page in PAGES},
+        service: mode,
+    }
+
+
+@pytest.mark.parametrize("system", PLACES)
+def test_the_service_has_the_paths_that_were_chosen(
+    system: str, release: Path, tmp_path: Path
+) -> None:
+    env = {"SYSTEM": system, "DESTDIR": tmp_path, "PREFIX": "/usr"}
+    must(install(release, **env, PYTHON="/nowhere/python3"))
+    service = next(
+        path
+        for name, path in files(tmp_path).items()
+        if re.search(r"(rc|init)\.d/scw_signal$|\.service$", name)
+    )
+    text = service.read_text()
+    assert "/usr/bin/scw-signald" in text
+    assert "/usr/local" not in text
+    assert not re.search("@[A-Z]+@", text)
+    command = (tmp_path / "usr/bin/scw-signald").read_text()
+    assert command.startswith("#!/nowhere/python3 -I\n")
+
+
+def test_openbsd_gets_what_its_own_install_lays_out(
+    release: Path, tmp_path: Path
+) -> None:
+    laid, root = tmp_path / "laid", tmp_path / "root"
+    python = "/usr/local/bin/python3"
+    must(install(release, SYSTEM="openbsd", DESTDIR=laid, PYTHON=python))
+    (root / "usr/local/bin").mkdir(parents=True)
+    (root / "usr/local/bin/python3").symlink_to(PYTHON)
+    (root / "usr/sbin").mkdir()
+    for program in ("groupinfo", "userinfo", "makewhatis"):
+        (root / "usr/sbin" / program).symlink_to("/bin/true")
+    done = ran("sh", release / "packaging/openbsd/install", env={"DESTDIR": str(root)})
+    assert done.returncode == 0, done.stderr
+    theirs = files(root)
+    for name in (python, "/usr/local/libexec/scw_signal/installed"):
+        del theirs[name]
+    for name in [name for name in theirs if name.startswith("/usr/sbin/")]:
+        del theirs[name]
+    assert contents(files(laid)) == contents(theirs)
+
+
+def contents(named: Mapping[str, Path]) -> dict[str, tuple[int, bytes]]:
+    return {
+        name: (path.stat().st_mode, path.read_bytes()) for name, path in named.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("prefix", "directory"),
+    [
+        ("/usr", "/usr/lib/systemd/system"),
+        ("/usr/", "/usr/lib/systemd/system"),
+        ("/opt/scw", "/etc/systemd/system"),
+    ],
+)
+def test_the_unit_is_where_systemd_looks(
+    prefix: str, directory: str, release: Path, tmp_path: Path
+) -> None:
+    must(install(release, SYSTEM="systemd", PREFIX=prefix, DESTDIR=tmp_path))
+    assert f"{directory}/scw-signal.service" in files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("uname", "service"),
+    [
+        ("OpenBSD", PLACES["openbsd"][2]),
+        ("FreeBSD", PLACES["freebsd"][2]),
+        ("NetBSD", PLACES["netbsd"][2]),
+    ],
+)
+def test_by_default_the_system_is_the_one_it_runs_on(
+    uname: str, service: str, release: Path, tmp_path: Path
+) -> None:
+    must(install(release, DESTDIR=tmp_path / "root", PATH=saying(tmp_path, uname)))
+    assert service in files(tmp_path / "root")
+
+
+def test_an_unknown_system_is_asked_to_name_one(release: Path, tmp_path: Path) -> None:
+    done = install(release, DESTDIR=tmp_path / "root", PATH=saying(tmp_path, "Plan9"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "install: no service file for Plan9: say SYSTEM= one of"
+        " openbsd, freebsd, netbsd, systemd, openrc\n"
+    )
+
+
+def saying(directory: Path, system: str) -> str:
+    """Return a PATH with a uname that takes this for another system."""
+    stub = directory / "stubs/uname"
+    stub.parent.mkdir()
+    stub.write_text(f"#!/bin/sh\necho {system}\n")
+    stub.chmod(0o755)
+    return f"{stub.parent}:{ENVIRONMENT['PATH']}"
+
+
+@pytest.mark.parametrize("make", ["make", "bmake"])
+def test_make_install_and_make_uninstall_are_symmetrical(
+    make: str, release: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "usr/local/bin").mkdir(parents=True)
+    (tmp_path / "usr/local/bin/other").write_text("somebody's\n")
+    words = (f"DESTDIR={tmp_path}", "SYSTEM=systemd", f"PYTHON={PYTHON}")
+    must(ran(found(make), "install", *words, cwd=release))
+    assert len(files(tmp_path)) > len(COMMANDS)
+    must(ran(found(make), "uninstall", *words, cwd=release))
+    assert list(files(tmp_path)) == ["/usr/local/bin/other"]
+
+
+def test_a_newer_release_leaves_nothing_of_the_older(
+    release: Path, tmp_path: Path
+) -> None:
+    must(install(release, SYSTEM="systemd", DESTDIR=tmp_path))
+    before = contents(files(tmp_path))
+    former = tmp_path / "usr/local/libexec/scw_signal/scw_signal/former.py"
+    former.write_text("")
+    must(install(release, SYSTEM="systemd", DESTDIR=tmp_path))
+    assert contents(files(tmp_path)) == before
+
+
+def test_everybody_may_read_it_whatever_the_umask(
+    release: Path, tmp_path: Path
+) -> None:
+    before = os.umask(0o077)
+    try:
+        must(install(release, SYSTEM="systemd", DESTDIR=tmp_path / "root"))
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "root").rglob("*")}
+    assert modes == {0o755, 0o644}
+
+
+def test_a_relative_destdir_is_below_where_it_was_run(
+    release: Path, tmp_path: Path
+) -> None:
+    done = ran(
+        "sh", release / "packaging/install", cwd=tmp_path,
+        env={"DESTDIR": "root/", "SYSTEM": "systemd", "PYTHON": str(PYTHON)},
+    )  # fmt: skip
+    must(done)
+    assert "/usr/local/bin/scw-signald" in files(tmp_path / "root")
+
+
+def test_without_destdir_it_can_be_run_at_once_and_says_what_is_left_to_do(
+    release: Path, tmp_path: Path
+) -> None:
+    # On FreeBSD all of it is below PREFIX, and so none of it on this machine.
+    out = must(install(release, SYSTEM="freebsd", PREFIX=tmp_path))
+    assert out.splitlines()[-3:] == [
+        "To have scw-signal started at every boot, as root:",
+        "    pw useradd _scwsignal -d /nonexistent -s /usr/sbin/nologin",
+        "    sysrc scw_signal_enable=YES",
+    ]
+    compiled = list((tmp_path / "libexec").rglob("*.pyc"))
+    assert compiled
+    assert f"{tmp_path}/libexec/scw_signal/scw_signal/agent.py".encode() in next(
+        path for path in compiled if path.name.startswith("agent.")
+    ).read_bytes()
+    with Emulator() as service:
+        done = ran(
+            tmp_path / "bin/scw-signal-state", f"--url={service.url}", "booted"
+        )
+    assert must(done) == "booted signal sent!\n"
+
+
+def test_the_libraries_of_the_system_will_do_if_it_has_them(
+    release: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    out = must(
+        install(release, SYSTEM="systemd", DESTDIR=root, LIBRARIES="system")
+    )
+    assert out.startswith("a package of this depends on urllib3 >= 1.26.18 and ")
+    assert not [path for path in files(root) if "urllib3" in path]
+
+
+def python_of(tmp_path: Path, options: str) -> Path:
+    """Return a Python with options of its own; with -S it has no libraries."""
+    python = tmp_path / "python3"
+    python.write_text(f'#!/bin/sh\nexec {PYTHON} {options} "$@"\n')
+    python.chmod(0o755)
+    return python
+
+
+def test_what_the_system_lacks_is_named(release: Path, tmp_path: Path) -> None:
+    python = python_of(tmp_path, "-S")
+    done = install(
+        release, SYSTEM="freebsd", PREFIX=tmp_path / "p", LIBRARIES="system",
+        PYTHON=python,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"install: {python} lacks urllib3 >= 1.26.18 tenacity >= 8.5: install the"
+        " system's packages of them, or install from a release, which has them"
+        " (make dist)\n"
+    )
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize(
+    ("env", "complaint"),
+    [
+        ({"SYSTEM": "plan9"}, "SYSTEM is one of openbsd, freebsd, netbsd, systemd,"),
+        ({"PREFIX": "usr"}, "PREFIX must be an absolute path: usr"),
+        ({"PREFIX": "/a b"}, "PREFIX has characters that scripts can not bear: /a b"),
+        ({"PREFIX": "/a|b"}, "PREFIX has characters that scripts can not bear: /a|b"),
+        ({"PYTHON": "/bin/py thon"}, "PYTHON has characters that scripts can not"),
+        ({"PYTHON": "python3.99"}, "there is no python3.99 in PATH: say PYTHON=/path"),
+        ({"PYTHON": "/bin/false"}, "/bin/false does not run: say PYTHON=/path"),
+        ({"PYTHON": sys.executable}, f"{sys.executable} is of a virtual environment"),
+        ({"LIBRARIES": "some"}, "LIBRARIES is vendor or system; not some"),
+    ],
+)
+def test_what_can_not_work_is_refused_in_one_line(
+    env: dict[str, str], complaint: str, release: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    done = install(release, **{"SYSTEM": "systemd", "DESTDIR": str(root), **env})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"install: {complaint}")
+    assert done.stderr.count("\n") == 1
+    assert not root.exists()
+
+
+@pytest.mark.parametrize("words", [["-n"], ["operand"], ["-u", "operand"]])
+def test_the_command_line_is_checked(words: list[str], release: Path) -> None:
+    done = install(release, *words, DESTDIR="/nonexistent")
+    assert (done.returncode, done.stderr) == (2, "usage: install [-u]\n")
+
+
+def test_what_openbsd_s_own_install_made_is_left_to_it(
+    release: Path, tmp_path: Path
+) -> None:
+    record = tmp_path / "usr/local/libexec/scw_signal/installed"
+    record.parent.mkdir(parents=True)
+    record.write_text("")
+    for words in ((), ("-u",)):
+        done = install(release, *words, SYSTEM="openbsd", DESTDIR=tmp_path)
+        assert done.returncode == 1
+        assert "is from openbsd/install: use that" in done.stderr
+    assert list(files(tmp_path)) == ["/usr/local/libexec/scw_signal/installed"]
+
+
+def test_a_failure_half_way_leaves_what_was_there(
+    release: Path, tmp_path: Path
+) -> None:
+    must(install(release, SYSTEM="systemd", DESTDIR=tmp_path / "root"))
+    before = contents(files(tmp_path / "root"))
+    path = saying(tmp_path, "Linux")
+    stub = tmp_path / "stubs/cp"
+    stub.write_text(
+        "#!/bin/sh\nfor last; do :; done\n"
+        'case $last in *scw-signald.8.new) echo "cp: full" >&2; exit 1 ;; esac\n'
+        f'exec {found("cp")} "$@"\n'
+    )
+    stub.chmod(0o755)
+    done = install(release, SYSTEM="systemd", DESTDIR=tmp_path / "root", PATH=path)
+    assert (done.returncode, done.stderr) == (1, "cp: full\n")
+    assert contents(files(tmp_path / "root")) == before
+
+
+# systemd.
+
+
+@pytest.fixture(scope="session")
+def unit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the unit, with the command that is installed beside this Python."""
+    path = tmp_path_factory.mktemp("unit") / "scw-signal.service"
+    text = (TOP / "packaging/systemd/scw-signal.service").read_text()
+    path.write_text(text.replace("@PREFIX@/bin", str(Path(sys.executable).parent)))
+    return path
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit(unit: Path) -> None:
+    done = ran(found("systemd-analyze"), "verify", "--man=no", unit)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_unit_s_exposure_is_at_most_2(unit: Path) -> None:
+    words = ("security", "--offline=true", "--threshold=20", "--no-pager")
+    done = ran(found("systemd-analyze"), *words, unit)
+    assert done.returncode == 0, done.stdout
+
+
+def test_systemd_knows_the_condition_that_the_unit_s_head_speaks_of(unit: Path) -> None:
+    (condition,) = re.findall("^# +(ConditionFirmware=.*)$", unit.read_text(), re.M)
+    done = ran(found("systemd-analyze"), "condition", condition)
+    assert f"{condition} " in done.stderr
+    assert "Unknown" not in done.stderr
+    assert "Failed to parse" not in done.stderr
+
+
+@pytest.fixture(scope="session")
+def tried(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Boot a container with the service; return what was found out in it."""
+    root_only()
+    found("systemd-nspawn")
+    directory = tmp_path_factory.mktemp("container")
+    (directory / "scratch").mkdir()
+    shutil.copy(HERE / "try", directory)
+    done = ran(
+        found("unshare"), "--mount", "--propagation=private",
+        "sh", HERE / "container", directory, "sh", release / "packaging/install",
+        env={"SYSTEM": "systemd", "PYTHON": SYSTEM_PYTHON},
+    )  # fmt: skip
+    console = directory / "console"
+    if not (directory / "out").exists():
+        said = console.read_text() if console.exists() else ""
+        pytest.skip(f"no containers here: {done.stderr}{said}")
+    out = (directory / "out").read_text()
+    print(out)  # for whom a test fails
+    pairs = re.findall(r"^([A-Z][A-Za-z-]+):\s+(.*)$", out, re.MULTILINE)
+    return {"": out, **dict(pairs)}
+
+
+@pytest.mark.parametrize(
+    ("what", "answer"),
+    [
+        ("ENABLED", "enabled"),
+        ("WAITING", "activating"),
+        ("ROUTING-SOCKETS", "1"),
+        ("MULTI-USER", "active"),  # the boot does not wait for the signal
+        ("THEN", "active/exited"),
+        ("BY-SYSLOG", "1"),  # where each line has its level
+        ("OWNER", "scw-signal"),
+        ("ANYBODY-READS", "openbsd"),
+        ("SIGNALS", "1"),
+        ("SIGNALS-AFTER-RESTART", "2"),
+        ("AFTER-STOP", "nothing left"),
+    ],
+)
+def test_the_unit_does_its_work_under_systemd(
+    what: str, answer: str, tried: dict[str, str]
+) -> None:
+    assert tried.get(what) == answer
+
+
+def test_the_unit_s_restrictions_hold_there(tried: dict[str, str]) -> None:
+    names = ("Seccomp", "NoNewPrivs", "CapBnd", "WRITABLE")
+    got = tuple(tried.get(name) for name in names)
+    assert got == ("2", "1", "0000000000000000", "no")
+
+
+def test_nothing_in_the_unit_keeps_the_agent_from_anything(
+    tried: dict[str, str],
+) -> None:
+    assert "network: a route to 169.254.42.42 after" in tried[""]
+    assert "metadata: stored" in tried[""]
+    for trouble in ("status=31/SYS", "core-dump", "nothing will be left", "internal error"):
+        assert trouble not in tried[""]
+
+
+# FreeBSD and NetBSD.
+
+# In the agent's place: tells of its life in one FIFO, and does what comes in another.
+AGENT = """#!{python} -I
+import os, signal, sys
+hangup = signal.getsignal(signal.SIGHUP).name
+with open("{root}/life", "w") as life:
+    print(os.getpid(), hangup, *sys.argv[1:], file=life)
+if open("{root}/orders").read() == "signal":
+    open("{state}", "w")
+"""
+# It leaves the process that starts it at once, as daemon(8) does.
+DAEMON = """#!/bin/sh
+[ "$1" = -f ] && shift
+exec setsid -f "$@" </dev/null >/dev/null 2>&1
+"""
+RCVAR = {"freebsd": "scw_signal_enable", "netbsd": "scw_signal"}
+
+
+class Service:
+    """A root with the service of a BSD in it, and a stand-in for the agent."""
+
+    def __init__(self, system: str, root: Path) -> None:
+        self.system = system
+        self.state = root / "var/run/scw_signal/state"
+        self._root = root
+        for directory in ("etc", "usr/sbin", "bin"):
+            (root / directory).mkdir(parents=True)
+        self.state.parent.mkdir(parents=True)
+        agent = AGENT.format(python=PYTHON, root=root, state=self.state)
+        self.program("bin/scw-signald", agent)
+        self.program("usr/sbin/daemon", DAEMON)
+        self.program("usr/bin/id", "#!/bin/sh\n")
+        shutil.copy(HERE / "rc.subr", root / "etc")
+        text = (TOP / "packaging" / system / "scw_signal").read_text()
+        for old, new in {
+            "@PREFIX@": f"{root}",
+            "@PYTHON@": f"{PYTHON}",
+            "/etc/rc.subr": f"{root}/etc/rc.subr",
+            "/var/run": f"{root}/var/run",
+            "/usr/sbin/daemon": f"{root}/usr/sbin/daemon",
+        }.items():
+            text = text.replace(old, new)
+        self.program("scw_signal", text)
+        subr = root / "etc/rc.subr"
+        subr.write_text(subr.read_text().replace("/etc/rc.conf", f"{root}/etc/rc.conf"))
+        self._process: int
+        for name in ("life", "orders"):
+            os.mkfifo(root / name)
+        self.configure(**{RCVAR[system]: "YES"})
+
+    def program(self, name: str, text: str) -> None:
+        """Put a program in its place."""
+        path = self._root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def configure(self, **variables: str) -> None:
+        """Have these in rc.conf, and no others."""
+        lines = [f'{name}="{value}"\n' for name, value in variables.items()]
+        (self._root / "etc/rc.conf").write_text("".join(lines))
+
+    def do(self, action: str) -> tuple[int, str]:
+        """Do as service(8) does; return the status and what it printed."""
+        done = ran(
+            found("dash"), self._root / "scw_signal", action,
+            env={"PATH": f"{self._root}/usr/bin:{ENVIRONMENT['PATH']}"},
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    def born(self) -> list[str]:
+        """Wait for the agent; return what it does on SIGHUP, and its words."""
+        number, *words = (self._root / "life").read_text().split()
+        self._process = os.pidfd_open(int(number))
+        return words
+
+    def gone(self) -> None:
+        """Wait until the agent is no more."""
+        ended, _, _ = select.select([self._process], [], [], PATIENCE)
+        os.close(self._process)
+        assert ended
+
+    def order(self, what: str) -> None:
+        """Tell the agent what to do."""
+        (self._root / "orders").write_text(what)
+
+
+@pytest.fixture(params=["freebsd", "netbsd"])
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> Service:
+    return Service(request.param, tmp_path / "root")
+
+
+RUNS = r"scw_signal is running as pid \d+\.\n"
+DONE = "scw_signal has done its work in this boot.\n"
+STOPPED = "scw_signal is not running.\n"
+
+
+def test_start_does_not_wait_for_the_agent_and_status_tells_where_it_is(
+    service: Service,
+) -> None:
+    assert service.do("status") == (1, STOPPED)
+    assert service.do("start") == (0, "Starting scw_signal.\n")
+    service.born()
+    status, out = service.do("status")
+    assert (status, bool(re.fullmatch(RUNS, out))) == (0, True)
+    service.order("signal")
+    service.gone()
+    assert service.do("status") == (0, DONE)
+
+
+def test_an_agent_that_ended_without_having_signalled_does_not_count(
+    service: Service,
+) -> None:
+    service.do("start")
+    service.born()
+    service.order("fail")
+    service.gone()
+    assert service.do("status") == (1, STOPPED)
+
+
+def test_start_does_nothing_while_it_runs_or_when_it_has_done_its_work(
+    service: Service,
+) -> None:
+    service.do("start")
+    service.born()
+    status, out = service.do("start")
+    assert (status, bool(re.fullmatch(RUNS, out))) == (0, True)
+    service.order("signal")
+    service.gone()
+    assert service.do("start") == (0, DONE)
+
+
+def test_stop_ends_the_agent(service: Service) -> None:
+    service.do("start")
+    service.born()
+    assert service.do("stop") == (0, "Stopping scw_signal.\n")
+    service.gone()
+    assert service.do("status") == (1, STOPPED)
+
+
+def test_restart_signals_again(service: Service) -> None:
+    service.do("start")
+    service.born()
+    service.order("signal")
+    service.gone()
+    assert service.do("restart") == (0, "Starting scw_signal.\n")
+    service.born()
+    assert not service.state.exists()
+    service.order("end")
+    service.gone()
+
+
+def test_its_flags_are_words(service: Service) -> None:
+    flags = "-v --url http://[fd00:42::42]"
+    service.configure(**{RCVAR[service.system]: "YES", "scw_signal_flags": flags})
+    service.do("start")
+    assert service.born()[1:] == flags.split()
+    service.order("end")
+    service.gone()
+
+
+def test_it_is_off_by_default(service: Service) -> None:
+    service.configure()
+    status, out = service.do("start")
+    assert (status, "Starting" in out) == (1, False)
+
+
+def test_without_the_user_it_warns_and_starts(service: Service) -> None:
+    service.program("usr/bin/id", "#!/bin/sh\nexit 1\n")
+    status, out = service.do("start")
+    assert (status, "WARNING: there is no user _scwsignal" in out) == (0, True)
+    service.born()
+    service.order("end")
+    service.gone()
+
+
+def test_without_daemon_the_end_of_a_login_does_not_end_it(tmp_path: Path) -> None:
+    service = Service("netbsd", tmp_path / "root")
+    service.do("start")
+    assert service.born() == [signal.SIG_IGN.name]
+    service.order("end")
+    service.gone()
+
+
+@pytest.mark.parametrize("system", ["freebsd", "netbsd"])
+def test_rcorder_is_told_where_it_belongs(system: str) -> None:
+    text = (TOP / "packaging" / system / "scw_signal").read_text()
+    lines = dict(re.findall("^# (PROVIDE|REQUIRE|KEYWORD): (.*)$", text, re.MULTILINE))
+    nojail = {"KEYWORD": "nojail"} if system == "freebsd" else {}
+    wanted = {"PROVIDE": "scw_signal", "REQUIRE": "NETWORKING syslogd"}
+    assert lines == {**wanted, **nojail}
+
+
+# OpenRC.
+
+
+@pytest.fixture(scope="session")
+def openrc(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Run the service under OpenRC; return what that said, a line each."""
+    root_only()
+    found("openrc-run")
+    directory = tmp_path_factory.mktemp("openrc")
+    text = (TOP / "packaging/openrc/scw_signal").read_text()
+    text = text.replace("/sbin/openrc-run", found("openrc-run"))
+    (directory / "scw_signal").write_text(text.replace("@PREFIX@", "/usr/local"))
+    done = ran(
+        found("unshare"), "--mount", "--pid", "--fork", "--mount-proc",
+        "sh", HERE / "openrc", directory,
+    )  # fmt: skip
+    print(done.stdout, done.stderr)  # for whom a test fails
+    return re.findall(r"^> (.*)$", done.stdout, re.MULTILINE)
+
+
+def test_openrc_tells_each_state_of_the_service(openrc: list[str]) -> None:
+    assert openrc == [
+        "status 3: * status: stopped",
+        "start 0",
+        "status 0: * status: at work",
+        "started agent -v",
+        "status 0: * status: done in this boot",
+        "restart 0",
+        "status 0: * status: at work",
+        "stop 0",
+        "agents left: 0",
+        "status 3: * status: stopped",
+        "start 0",
+        "status 32: * status: ended without having signalled, see the log",
+        "stop 0",
+        "bystander: alive",
+    ]
