@@ -296,13 +296,14 @@ def test_without_destdir_it_can_be_run_at_once_and_says_what_is_left_to_do(
     ]
     compiled = list((tmp_path / "libexec").rglob("*.pyc"))
     assert compiled
-    assert f"{tmp_path}/libexec/scw_signal/scw_signal/agent.py".encode() in next(
-        path for path in compiled if path.name.startswith("agent.")
-    ).read_bytes()
+    assert (
+        f"{tmp_path}/libexec/scw_signal/scw_signal/agent.py".encode()
+        in next(
+            path for path in compiled if path.name.startswith("agent.")
+        ).read_bytes()
+    )
     with Emulator() as service:
-        done = ran(
-            tmp_path / "bin/scw-signal-state", f"--url={service.url}", "booted"
-        )
+        done = ran(tmp_path / "bin/scw-signal-state", f"--url={service.url}", "booted")
     assert must(done) == "booted signal sent!\n"
 
 
@@ -310,9 +311,7 @@ def test_the_libraries_of_the_system_will_do_if_it_has_them(
     release: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "root"
-    out = must(
-        install(release, SYSTEM="systemd", DESTDIR=root, LIBRARIES="system")
-    )
+    out = must(install(release, SYSTEM="systemd", DESTDIR=root, LIBRARIES="system"))
     assert out.startswith("a package of this depends on urllib3 >= 1.26.18 and ")
     assert not [path for path in files(root) if "urllib3" in path]
 
@@ -489,7 +488,12 @@ def test_nothing_in_the_unit_keeps_the_agent_from_anything(
 ) -> None:
     assert "network: a route to 169.254.42.42 after" in tried[""]
     assert "metadata: stored" in tried[""]
-    for trouble in ("status=31/SYS", "core-dump", "nothing will be left", "internal error"):
+    for trouble in (
+        "status=31/SYS",
+        "core-dump",
+        "nothing will be left",
+        "internal error",
+    ):
         assert trouble not in tried[""]
 
 
