@@ -19,11 +19,10 @@ and how sure that is:
                                               and silence were seen in the field,
                                               the others are what else may happen
 
-    /user_data, and its source port below 1024  the vendor's clients; what it
-                                              says to a higher port, and how
-                                              large a value may be: unknown
-
-Vendor data is not imitated: its paths answer 404, as on a server without any.
+    /user_data, /vendor_data/cloud-init, and  the vendor's clients; the words
+    their source port below 1024              for a higher port (403 here, 400 is
+                                              a fault), and how large a value
+                                              may be: unknown
 
 Strategy: one thread, the keeper, owns the listening socket and whatever happens
 by itself (the watchdog, the closed port). Each connection has a thread too.
@@ -394,6 +393,7 @@ FAULTS = {
         "429, Retry-After: ARG seconds (1) after the Date", reply=_retry_date
     ),
     "503": _Kind("503", reply=lambda *_: _said(503, "not now")),
+    "400": _Kind("400", reply=lambda *_: _said(400, "not so")),
     "404": _Kind("404", reply=lambda *_: _said(404, "not here")),
     "403": _Kind("403", reply=lambda *_: _said(403, "not for you")),
     "html": _Kind("200, a web page", reply=lambda *_: _Reply(200, _PAGE, "text/html")),
@@ -438,8 +438,9 @@ _ENDPOINTS = {  # path: methods, what it is
     "/state": (("PATCH",), 'the signal: {"state_detail": "booted"}'),
     "/user_data": (("GET", "HEAD"), "the keys of the user data, likewise"),
     "/user_data/KEY": (("GET", "HEAD", "PATCH", "DELETE"), "a value, as text/plain"),
+    "/vendor_data/cloud-init": (("GET", "HEAD"), "likewise, if there is any"),
 }
-_FILTERS = ("state", "conf", "user_data")
+_FILTERS = ("state", "conf", "user_data", "vendor_data")
 
 _SPEC = re.compile(
     "(?:(?P<endpoint>[^/]*)/)?(?P<name>[^/=:]*)"
@@ -504,16 +505,19 @@ class Emulator:
         faults: Sequence[str] = (),
         watchdog: float | None = None,
         user_data: Mapping[str, bytes] | Sequence[tuple[str, bytes]] = (),
+        vendor_data: bytes | None = None,
         any_port: bool = False,
     ) -> None:
         """Serve; raises OSError if it can not listen, ValueError for a bad fault.
 
-        With `any_port`, user data is answered whatever port it is asked for from.
+        With `any_port`, user and vendor data are answered whatever port they are
+        asked for from.
         """
         self._faults = [parse_fault(spec) for spec in faults]
         self._document = copy.deepcopy(dict(DOCUMENT if document is None else document))
         self._watchdog = math.inf if watchdog is None else watchdog
         self._user_data = dict(user_data)
+        self._vendor_data = vendor_data
         self._any_port = any_port
         self._host = host
         self._listener: socket.socket | None = _listen(host, port)
@@ -766,7 +770,7 @@ class Emulator:
             return self._take_signal(incoming.body)
         if incoming.path == "/conf":
             return self._tell(incoming)
-        return self._answer_user_data(incoming, port)
+        return self._answer_data(incoming, port)
 
     def _take_signal(self, body: bytes) -> _Reply:
         try:
@@ -775,19 +779,21 @@ class Emulator:
             return _said(400, str(error))
         return _acknowledgement(self._state_detail)
 
-    def _answer_user_data(self, incoming: _Incoming, port: int) -> _Reply:
+    def _answer_data(self, incoming: _Incoming, port: int) -> _Reply:
         if port >= FIRST_FREE_PORT and not self._any_port:
             return _said(403, "ask from a source port below 1024")
-        key = incoming.key
-        if not key:
+        if incoming.path == "/user_data":
             return _formatted({"user_data": list(self._user_data)}, incoming)
+        key = incoming.key
         if incoming.method == "PATCH":
             return self._set_user_data(key, incoming)
-        if key not in self._user_data:
+        value = self._user_data.get(key) if key else self._vendor_data
+        if value is None:
             return _said(404, "there is no such key")
         if incoming.method == "DELETE":
-            return _Reply(204, note=f"deleted={len(self._user_data.pop(key))}")
-        return _Reply(200, self._user_data[key])
+            del self._user_data[key]
+            return _Reply(204, note=f"deleted={len(value)}")
+        return _Reply(200, value)
 
     def _set_user_data(self, key: str, incoming: _Incoming) -> _Reply:
         if "text/plain" not in _values(incoming.headers, "content-type"):
@@ -870,7 +876,7 @@ def _shutdown(connection: socket.socket, how: int) -> None:
 
 def _index() -> str:
     return "".join(
-        f"{', '.join(methods):26}{path:16}{summary}\n"
+        f"{', '.join(methods):26}{path:25}{summary}\n"
         for path, (methods, summary) in _ENDPOINTS.items()
     )
 
@@ -996,10 +1002,11 @@ def _parser() -> _Parser:
         metavar="KEY=FILE",
         help="user data, the bytes of a file; may be repeated",
     )
+    add("--vendor-data", type=_bytes, metavar="FILE", help="what cloud-init would get")
     add(
         "--any-port",
         action="store_true",
-        help="answer for user data though it is asked for from a port above 1023",
+        help="answer for user and vendor data whatever port asks, not only below 1024",
     )
     add(
         "--watchdog",
@@ -1044,8 +1051,12 @@ def _user_data(text: str) -> tuple[str, bytes]:
     key, equals, name = text.partition("=")
     if not key or not equals:
         raise argparse.ArgumentTypeError(f"not KEY=FILE: {text}")
+    return key, _bytes(name)
+
+
+def _bytes(name: str) -> bytes:
     try:
-        return key, Path(name).read_bytes()
+        return Path(name).read_bytes()
     except OSError as error:
         reason = f"can not read {name}: {error.strerror}"
         raise argparse.ArgumentTypeError(reason) from None
@@ -1053,10 +1064,7 @@ def _user_data(text: str) -> tuple[str, bytes]:
 
 def _document(name: str) -> dict[str, object]:
     try:
-        document = json.loads(Path(name).read_bytes())
-    except OSError as error:
-        reason = f"can not read {name}: {error.strerror}"
-        raise argparse.ArgumentTypeError(reason) from None
+        document = json.loads(_bytes(name))
     except (ValueError, RecursionError):
         raise argparse.ArgumentTypeError(f"not JSON: {name}") from None
     if not isinstance(document, dict):

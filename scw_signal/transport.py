@@ -53,10 +53,12 @@ def reserved_socket(family: int) -> socket.socket:
     The ports are tried at random, for any may be in use or, as after a request
     just made, in TIME_WAIT. Raises NotRootError, or OSError if none is free.
     """
+    # Spelt out, for bind(2) of "" asks getaddrinfo(3): see _connect.
+    anywhere = "::" if family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104 - a source
     for port in random.sample(RESERVED_PORTS, len(RESERVED_PORTS)):
         bound = stream_socket(family)
         try:
-            bound.bind(("", port))
+            bound.bind((anywhere, port))
         except PermissionError:
             bound.close()
             raise NotRootError(

@@ -52,6 +52,7 @@ LONGEST_RETRY_AFTER = 1e9  # seconds, far beyond any cap; enough digits make inf
 TRANSIENT = frozenset({404, 408, 425, 429})
 _SUCCESS = range(200, 300)
 _NOT_FOUND = 404
+_SOURCE_REFUSED = frozenset({400, 403})  # what user data gets a source port too high
 _REFUSAL = range(300, 500)  # redirects as well: nobody here follows them
 
 # An IPv6 address in brackets, perhaps with a zone, or else a name or an IPv4
@@ -146,16 +147,21 @@ def _is_address(kind: Callable[[str], object], text: str) -> bool:
     return True
 
 
-def endpoints(urls: list[str], environment: Mapping[str, str]) -> list[Endpoint]:
+def endpoints(
+    urls: list[str],
+    environment: Mapping[str, str],
+    variables: tuple[str, ...] = ("METADATA_IP",),
+) -> list[Endpoint]:
     """Return where to look for the service, in order.
 
     `urls` from the command line replace everything else; then come the
-    vendor's METADATA_IP and METADATA_PORT; then the two known addresses.
-    Raises UsageError.
+    vendor's variables, the first that is set of those that hold an address, and
+    METADATA_PORT; then the two known addresses. Raises UsageError.
     """
     if urls:
         return [endpoint(url) for url in urls]
-    address = environment.get("METADATA_IP", "").strip("[]")
+    variable = next(filter(environment.get, variables), variables[-1])
+    address = environment.get(variable, "").strip("[]")
     port = environment.get("METADATA_PORT", "")
     try:
         return [
@@ -166,7 +172,7 @@ def endpoints(urls: list[str], environment: Mapping[str, str]) -> list[Endpoint]
         ]
     except UsageError:
         raise UsageError(
-            "METADATA_IP and METADATA_PORT do not make an address:"
+            f"{variable} and METADATA_PORT do not make an address:"
             f" {printable(address, 40)!r}, {printable(port, 40)!r}"
         ) from None
 
@@ -236,7 +242,7 @@ def judge_keys(reply: Reply) -> list[str]:
 
     Raises UnavailableError, RefusedError or NonsenseError.
     """
-    _judge_status(reply)
+    _judge_user_data_status(reply)
     try:
         keys = json.loads(reply.body)["user_data"]
     except (ValueError, RecursionError, TypeError, LookupError):
@@ -255,11 +261,11 @@ def judge_user_data(reply: Reply, key: str) -> bytes:
     """
     if reply.status == _NOT_FOUND:
         raise NoSuchKeyError(f"no such key in the user data: {printable(key, 60)}")
-    _judge_status(reply)
-    if reply.truncated:
-        raise RefusedError(f"the value is larger than {USER_DATA_LIMIT} bytes")
+    _judge_user_data_status(reply)
     if reply.headers.get("Content-Type", "").lower().startswith("text/html"):
         raise NonsenseError("the service sent a web page in place of a value")
+    if reply.truncated:
+        raise RefusedError(f"the value is larger than {USER_DATA_LIMIT} bytes")
     return reply.body
 
 
@@ -338,6 +344,16 @@ def _judge_status(reply: Reply) -> None:
             f"the service answered {status}", after=retry_after(reply.headers)
         )
     raise RefusedError(f"the service refused: it answered {status}")
+
+
+def _judge_user_data_status(reply: Reply) -> None:
+    """Raise for every status but 2xx, with a hint at the source port."""
+    if reply.status in _SOURCE_REFUSED:
+        raise RefusedError(
+            f"the service refused: it answered {reply.status}, as it does where the"
+            " source port is not below 1024 (NAT may have changed it)"
+        )
+    _judge_status(reply)
 
 
 def _unquoted(word: str) -> str | None:

@@ -15,6 +15,8 @@ from scw_signal.errors import (
     BrokenOffError,
     GaveUpError,
     NonsenseError,
+    NoSuchKeyError,
+    NotRootError,
     OtherStateError,
     RefusedError,
     ScwSignalError,
@@ -659,6 +661,49 @@ def test_a_state_is_signalled_and_the_receipt_says_how(boot: Boot) -> None:
     boot.service.endpoint = V6
     receipt = agent.signal(boot.service, "my state", patience(boot.clock))
     assert receipt == Receipt("my state", confirmed=True, endpoint=V6, tries=2)
+
+
+KEYS = Reply(200, {}, b'{"user_data": ["role"]}')
+LIST, READ = "GET /user_data?format=json", "GET /user_data/role"
+
+
+def test_the_keys_of_user_data_are_asked_for_until_they_come(boot: Boot) -> None:
+    boot.service.answers[LIST] = [BUSY, Reply(404, {}, b""), KEYS]
+    assert agent.user_data_keys(boot.service, patience(boot.clock)) == ["role"]
+    assert boot.story == [LIST] * 3
+
+
+@pytest.mark.parametrize(
+    ("method", "value", "body"),
+    [("GET", None, b"\0\xff\n"), ("PATCH", b"db", b""), ("DELETE", None, b"")],
+)
+def test_user_data_is_asked_for_until_there_is_an_answer(
+    boot: Boot, method: str, value: bytes | None, body: bytes
+) -> None:
+    line = f"{method} /user_data/role"
+    boot.service.answers[line] = [BrokenOffError("lost"), BUSY, Reply(200, {}, body)]
+    started = patience(boot.clock, seconds=10.0)
+    assert agent.user_data(boot.service, started, method, "role", value) == body
+    assert boot.story == [line] * 3
+    assert boot.service.budgets == [10.0, 9.875, 9.625]
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (Reply(404, {}, b""), NoSuchKeyError),
+        (Reply(200, {}, b"x", truncated=True), RefusedError),
+        (Reply(403, {}, b""), RefusedError),
+        (NotRootError("only root"), NotRootError),
+    ],
+)
+def test_user_data_that_trying_again_would_not_bring_is_asked_for_once(
+    boot: Boot, reply: Reply | ScwSignalError, error: type[ScwSignalError]
+) -> None:
+    boot.service.answers[READ] = [reply]
+    with pytest.raises(error):
+        agent.user_data(boot.service, patience(boot.clock), "GET", "role")
+    assert boot.story == [READ]
 
 
 def test_another_state_acknowledged_is_a_failed_try(boot: Boot) -> None:

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 
@@ -384,7 +384,11 @@ def test_a_request_that_is_wrong_is_turned_away_readably(
 
 
 @pytest.mark.parametrize(
-    "target", ["/elsewhere", "/user_data/", "/user_data/a/b", "/conf/", "*", "/state2"]
+    "target",
+    [
+        *("/elsewhere", "/user_data/", "/user_data/a/b", "/conf/", "*", "/state2"),
+        *("/vendor_data", "/vendor_data/", "/vendor_data/else"),
+    ],
 )
 def test_there_is_nothing_elsewhere(service: Emulator, target: str) -> None:
     assert ask(service, "GET", target).status == 404
@@ -397,6 +401,9 @@ def test_there_is_nothing_elsewhere(service: Emulator, target: str) -> None:
         ("PUT", "/state", "PATCH"),
         ("PATCH", "/conf", "GET, HEAD"),
         ("DELETE", "/", "GET, HEAD"),
+        ("PATCH", "/user_data", "GET, HEAD"),
+        ("POST", "/user_data/key", "GET, HEAD, PATCH, DELETE"),
+        ("DELETE", "/vendor_data/cloud-init", "GET, HEAD"),
     ],
 )
 def test_a_wrong_method_is_told_the_right_one(
@@ -426,6 +433,7 @@ def test_the_index_names_every_endpoint(service: Emulator) -> None:
         ("PATCH", "/state"),
         ("GET, HEAD", "/user_data"),
         ("GET, HEAD, PATCH, DELETE", "/user_data/KEY"),
+        ("GET, HEAD", "/vendor_data/cloud-init"),
     ]
 
 
@@ -553,6 +561,129 @@ def test_there_is_no_watchdog_unless_it_is_asked_for(service: Emulator) -> None:
     assert not service.wait_until(lambda: bool(service.events), NO_WAIT)
 
 
+# User data, whatever port asks: curl asks from one below 1024 at the end
+
+
+EVERY_BYTE = bytes(range(256))
+PLAIN = {"Content-Type": "text/plain"}
+
+
+@pytest.fixture
+def stocked() -> Iterator[Emulator]:
+    stock = {"role": b"web", "cloud-init": EVERY_BYTE}
+    with Emulator(user_data=stock, vendor_data=EVERY_BYTE, any_port=True) as service:
+        yield service
+
+
+def test_the_keys_of_user_data_are_listed_in_both_forms(stocked: Emulator) -> None:
+    text = ask(stocked, "GET", "/user_data")
+    assert text.body == b"USER_DATA=2\nUSER_DATA_0=role\nUSER_DATA_1=cloud-init\n"
+    assert text.headers["content-type"] == "text/plain"
+    form = ask(stocked, "GET", "/user_data?format=json")
+    assert json.loads(form.body) == {"user_data": ["role", "cloud-init"]}
+    assert form.headers["content-type"] == "application/json"
+
+
+def test_without_user_data_the_list_is_empty() -> None:
+    with Emulator(any_port=True) as service:
+        assert ask(service, "GET", "/user_data").body == b"USER_DATA=0\n"
+        form = ask(service, "GET", "/user_data?format=json")
+        assert json.loads(form.body) == {"user_data": []}
+
+
+@pytest.mark.parametrize("where", ["/user_data/cloud-init", "/vendor_data/cloud-init"])
+def test_a_value_is_served_byte_for_byte_as_text(stocked: Emulator, where: str) -> None:
+    answer = ask(stocked, "GET", where)
+    assert (answer.status, answer.body) == (200, EVERY_BYTE)
+    assert answer.headers["content-type"] == "text/plain"
+
+
+@pytest.mark.parametrize("value", [EVERY_BYTE, b"", b"\n", b"x" * 2 * 1024 * 1024])
+def test_a_value_is_set_byte_for_byte(stocked: Emulator, value: bytes) -> None:
+    for key in ("role", "new"):
+        assert ask(stocked, "PATCH", f"/user_data/{key}", value, PLAIN).status == 204
+        assert ask(stocked, "GET", f"/user_data/{key}").body == value
+    assert [*stocked.user_data] == ["role", "cloud-init", "new"]
+
+
+def test_a_value_that_is_not_said_to_be_text_is_not_set(stocked: Emulator) -> None:
+    for headers in ({}, {"Content-Type": "application/json"}):
+        answer = ask(stocked, "PATCH", "/user_data/role", b"db", headers)
+        assert (answer.status, stocked.user_data["role"]) == (400, b"web")
+
+
+def test_a_value_that_is_too_large_is_not_set(stocked: Emulator) -> None:
+    value = b"x" * (2 * 1024 * 1024 + 1)
+    assert ask(stocked, "PATCH", "/user_data/role", value, PLAIN).status == 413
+    assert stocked.user_data["role"] == b"web"
+
+
+def test_a_key_is_gone_once_it_is_deleted(stocked: Emulator) -> None:
+    statuses = [ask(stocked, "DELETE", "/user_data/role").status for _ in range(2)]
+    assert statuses == [204, 404]
+    assert [*stocked.user_data] == ["cloud-init"]
+
+
+def test_a_key_that_is_not_there_is_not_found(stocked: Emulator) -> None:
+    assert ask(stocked, "GET", "/user_data/none").status == 404
+
+
+def test_without_vendor_data_there_is_none_to_be_found() -> None:
+    with Emulator(any_port=True) as service:
+        assert ask(service, "GET", "/vendor_data/cloud-init").status == 404
+
+
+@pytest.mark.parametrize("key", ["a/b", "a b", "..", "\u00e9", "a?b#c", "%2f", "a\nb"])
+def test_a_key_is_one_segment_of_the_path(stocked: Emulator, key: str) -> None:
+    target = f"/user_data/{quote(key, safe='')}"
+    assert ask(stocked, "PATCH", target, b"value", PLAIN).status == 204
+    assert stocked.user_data[key] == b"value"
+    form = ask(stocked, "GET", "/user_data?format=json")
+    assert json.loads(form.body)["user_data"][-1] == key
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", "/user_data"),
+        ("GET", "/user_data?format=json"),
+        ("GET", "/user_data/role"),
+        ("PATCH", "/user_data/role"),
+        ("DELETE", "/user_data/role"),
+        ("GET", "/user_data/none"),
+        ("GET", "/vendor_data/cloud-init"),
+    ],
+)
+def test_a_source_port_above_1023_is_forbidden_and_told_so(
+    method: str, target: str
+) -> None:
+    with Emulator(user_data={"role": b"web"}, vendor_data=b"x") as service:
+        answer = ask(service, method, target, b"db" if method == "PATCH" else None)
+        assert (answer.status, service.user_data) == (403, {"role": b"web"})
+        assert answer.body == b"ask from a source port below 1024\n"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "met"),
+    [("user_data", [503, 503, 200, 200]), ("vendor_data", [200, 200, 503, 200])],
+)
+def test_a_fault_for_user_data_is_for_its_list_and_its_keys(
+    stocked: Emulator, endpoint: str, met: list[int]
+) -> None:
+    stocked.set_faults([f"{endpoint}/503"])
+    targets = "/user_data", "/user_data/role", "/vendor_data/cloud-init", "/conf"
+    assert [ask(stocked, "GET", target).status for target in targets] == met
+
+
+def test_what_happens_to_user_data_is_told_and_no_value_is(stocked: Emulator) -> None:
+    ask(stocked, "PATCH", "/user_data/role", b"secret", PLAIN)
+    ask(stocked, "DELETE", "/user_data/role")
+    assert texts(stocked) == [
+        "PATCH /user_data/role -> 204 bytes=6",
+        "DELETE /user_data/role -> 204 deleted=6",
+    ]
+
+
 # Faults
 
 
@@ -563,6 +694,7 @@ def test_there_is_no_watchdog_unless_it_is_asked_for(service: Emulator) -> None:
         ("429-after", 429, False),
         ("429-date", 429, False),
         ("503", 503, False),
+        ("400", 400, False),
         ("404", 404, False),
         ("403", 403, False),
         ("html", 200, False),
@@ -588,7 +720,7 @@ def test_a_fault_that_answers_has_its_status_and_effect(
     assert service.server_state == ("running" if is_done else "starting")
 
 
-@pytest.mark.parametrize("fault", ["429", "503", "404", "403"])
+@pytest.mark.parametrize("fault", ["429", "503", "404", "403", "400"])
 def test_a_bare_failure_names_no_time(service: Emulator, fault: str) -> None:
     service.set_faults([fault])
     assert "retry-after" not in send_signal(service).headers
@@ -1053,6 +1185,16 @@ def test_the_options_reach_the_service(tmp_path: Path) -> None:
             pass
 
 
+def test_user_data_can_be_given_on_the_command_line(tmp_path: Path) -> None:
+    value = tmp_path / "a=b"
+    value.write_bytes(EVERY_BYTE)
+    given = ("--user-data", f"role={value}", "--user-data", "empty=/dev/null")
+    with running(*given, "--vendor-data", str(value), "--any-port") as command:
+        targets = "/user_data/role", "/user_data/empty", "/vendor_data/cloud-init"
+        values = [ask_command(command, "GET", target).body for target in targets]
+    assert values == [EVERY_BYTE, b"", EVERY_BYTE]
+
+
 def test_the_port_can_be_chosen() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -1074,6 +1216,10 @@ def test_the_port_can_be_chosen() -> None:
             "argument --watchdog: not a number of seconds above 0: 0",
         ),
         (["--watchdog", "inf"], "not a number of seconds above 0: inf"),
+        (["--user-data", "role"], "argument --user-data: not KEY=FILE: role"),
+        (["--user-data", "=/dev/null"], "--user-data: not KEY=FILE: =/dev/null"),
+        (["--user-data", "a=/nonexistent"], "can not read /nonexistent: No such file"),
+        (["--vendor-data", "/"], "--vendor-data: can not read /: Is a directory"),
         (["--doc", "/nonexistent"], "can not read /nonexistent: No such file"),
         (["--doc", "/"], "can not read /: Is a directory"),
         (["--doc", __file__], "argument --doc: not JSON: "),
@@ -1178,3 +1324,26 @@ def test_curl_that_follows_is_seen_doing_it(curl: str, service: Emulator) -> Non
     service.set_faults(["redirect:1"])
     patch(curl, service, "--location")
     assert [record.target for record in service.requests] == ["/state", "/elsewhere"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has the ports below 1024")
+def test_curl_does_what_the_vendors_script_does(curl: str, tmp_path: Path) -> None:
+    value, sent = tmp_path / "value", tmp_path / "sent"
+    sent.write_bytes(EVERY_BYTE)
+    plain = ("-X", "PATCH", "-H", "Content-Type: text/plain", "--data-binary")
+
+    def asked(*words: str) -> str:
+        status = ("--local-port", "600-1023", "-w", "%{http_code}")
+        return fetch(curl, *status, "-o", str(value), *words).stdout
+
+    with Emulator() as service:
+        where = f"{service.url}/user_data"
+        assert asked(f"{where}/role") == "404"
+        assert asked(*plain, f"@{sent}", f"{where}/role") == "204"
+        assert asked(f"{where}/role") == "200"
+        assert value.read_bytes() == EVERY_BYTE
+        assert asked(where) == "200"
+        assert value.read_bytes() == b"USER_DATA=1\nUSER_DATA_0=role\n"
+        assert asked("-X", "DELETE", f"{where}/role") == "204"
+        assert service.user_data == {}
+        assert fetch(curl, f"{where}/role").stdout.startswith("ask from a source port")

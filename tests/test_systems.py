@@ -21,7 +21,7 @@ import pytest
 import tenacity
 import urllib3
 
-from installed import ENVIRONMENT, NOWHERE, PATIENCE
+from installed import ENVIRONMENT, PATIENCE
 from scw_signal.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -425,7 +425,9 @@ def test_the_unit_s_exposure_is_at_most_2(unit: Path) -> None:
 
 
 def test_systemd_knows_the_condition_that_the_unit_s_head_speaks_of(unit: Path) -> None:
-    (condition,) = re.findall("^# +(ConditionFirmware=.*)$", unit.read_text(), re.M)
+    (condition,) = re.findall(
+        "^# +(ConditionFirmware=.*)$", unit.read_text(), re.MULTILINE
+    )
     done = ran(found("systemd-analyze"), "condition", condition)
     assert f"{condition} " in done.stderr
     assert "Unknown" not in done.stderr

@@ -14,6 +14,7 @@ import gzip
 import http.server
 import inspect
 import json
+import os
 import select
 import shutil
 import socket
@@ -32,7 +33,7 @@ import scw_signal
 from fakes import FakeClock
 from scw_signal import transport, wire
 from scw_signal.clock import Clock
-from scw_signal.errors import BrokenOffError, UnreachableError
+from scw_signal.errors import BrokenOffError, NotRootError, UnreachableError
 from scw_signal.transport import Service
 from scw_signal.wire import Endpoint, Reply, Request
 
@@ -523,6 +524,105 @@ def test_a_connection_that_breaks_before_the_request_is_broken_off(
         with pytest.raises(BrokenOffError):
             service.exchange(SIGNAL, 10)
         assert not was_called(second)
+
+
+# From which port it comes.
+
+
+@pytest.fixture
+def reserved() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root has the ports below 1024")
+
+
+@pytest.mark.usefixtures("reserved")
+@pytest.mark.parametrize("host", [V4, V6])
+def test_a_reserved_port_is_what_the_service_sees(serve: Serve, host: str) -> None:
+    seen = []
+
+    def look(connection: socket.socket) -> None:
+        seen.append(connection.getpeername()[1])
+        connection.sendall(ACKNOWLEDGED)
+
+    peer = serve(look, host)
+    service = Service([peer.endpoint], FakeClock(), transport.reserved_socket)
+    assert service.exchange(SIGNAL, 10)[0].status == 200
+    assert 600 <= seen[0] < 1024
+
+
+@pytest.mark.usefixtures("reserved")
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_a_reserved_port_that_is_taken_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, family: int
+) -> None:
+    with transport.reserved_socket(family) as taken:
+        port = taken.getsockname()[1]
+        with transport.reserved_socket(family) as free:
+            left = free.getsockname()[1]
+        monkeypatch.setattr(transport, "RESERVED_PORTS", [port, left])
+        for _ in range(4):
+            with transport.reserved_socket(family) as bound:
+                assert bound.getsockname()[1] == left
+        monkeypatch.setattr(transport, "RESERVED_PORTS", [port])
+        with pytest.raises(OSError, match="every port below 1024 is in use"):
+            transport.reserved_socket(family)
+
+
+def test_who_may_not_have_a_reserved_port_is_told_and_nothing_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    with listen() as first:
+        monkeypatch.setattr("socket.socket.bind", refuse)
+        where = [endpoint(first), endpoint(first)]
+        service = Service(where, FakeClock(), transport.reserved_socket)
+        with pytest.raises(NotRootError, match="only root may do this"):
+            service.exchange(SIGNAL, 10)
+        assert not was_called(first)
+
+
+def test_no_resolver_is_asked_what_any_address_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+    monkeypatch.setattr("socket.socket.bind", lambda _, where: asked.append(where[0]))
+    for family in (socket.AF_INET, socket.AF_INET6):
+        transport.reserved_socket(family).close()
+    assert asked == ["0.0.0.0", "::"]  # noqa: S104 - expected, not listened on
+
+
+def test_somebody_else_may_open_the_sockets(serve: Serve) -> None:
+    peer = serve(ACKNOWLEDGED)
+    handed = socket.socket()
+    handed.bind((V4, 0))
+    stock: dict[int, socket.socket] = {socket.AF_INET: handed}
+    service = Service([peer.endpoint], FakeClock(), stock.__getitem__)
+    assert service.exchange(SIGNAL, 10)[0].status == 200
+    assert handed.fileno() == -1, "another socket was used"
+
+
+@pytest.mark.parametrize("number", [errno.EADDRINUSE, errno.EADDRNOTAVAIL])
+@pytest.mark.parametrize(("taken", "tries"), [(7, 8), (99, 8)])
+def test_a_source_port_in_time_wait_is_followed_by_others_but_not_without_end(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, number: int, taken: int, tries: int
+) -> None:
+    peer = serve(ACKNOWLEDGED)
+    asked: list[int] = []
+
+    def connect(self: socket.socket, address: tuple[str, int]) -> None:
+        asked.append(self.fileno())
+        if len(asked) <= taken:
+            raise OSError(number, "taken")
+        socket.socket.connect(self, address)
+
+    monkeypatch.setattr(transport._TimedSocket, "connect", connect)
+    fresh = Service([peer.endpoint], FakeClock(), socket.socket)
+    works = taken < tries
+    with contextlib.nullcontext() if works else pytest.raises(UnreachableError):
+        assert fresh.exchange(SIGNAL, 10)[0].status == 200
+    assert len(asked) == tries
 
 
 # How much of it is read.

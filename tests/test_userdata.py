@@ -1,28 +1,17 @@
-"""scw-userdata, installed, end to end, and what it is made of."""
+"""scw-userdata, installed, end to end."""
 
 from __future__ import annotations
 
 import os
 import pty
-import socket
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from fakes import FakeClock
 from installed import BIN, ENVIRONMENT, PATIENCE, Result, run
-from scw_signal import transport, wire
+from scw_signal import wire
 from scw_signal.emulator import Emulator
-from scw_signal.errors import (
-    NonsenseError,
-    NoSuchKeyError,
-    NotRootError,
-    RefusedError,
-    UnavailableError,
-    UsageError,
-)
-from scw_signal.wire import Endpoint, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,9 +101,11 @@ class TestForRoot:
     def test_a_value_that_is_too_large_is_not_printed(self) -> None:
         large = {"large": b"x" * (wire.USER_DATA_LIMIT + 1)}
         with Emulator(user_data=large) as service:
-            status, out, err = userdata(service, "large")
-        assert (status, out) == (1, "")
-        assert "larger than 1048576 bytes" in err
+            done = run("scw-userdata", "--url", service.url, "large")
+            asked = len(service.requests)
+        said = "scw-userdata: the value is larger than 1048576 bytes\n"
+        assert done == (1, "", said)
+        assert asked == 1, "it will be as large the next time"
 
     def test_a_key_is_deleted(self, service: Emulator) -> None:
         assert userdata(service, "-d", "role") == (0, "", "")
@@ -126,6 +117,33 @@ class TestForRoot:
     ) -> None:
         said = "scw-userdata: no such key in the user data: none\n"
         assert userdata(service, *words) == (3, "", said)
+
+    @pytest.mark.parametrize("words", [["Rolle"], ["-d", "roles"]])
+    def test_a_key_that_is_not_there_is_told_with_those_that_are_near(
+        self, service: Emulator, words: list[str]
+    ) -> None:
+        said = f"scw-userdata: no such key in the user data: {words[-1]} (near: role)\n"
+        assert userdata(service, *words) == (3, "", said)
+
+    def test_a_list_that_fails_does_not_hold_up_what_is_known(
+        self, service: Emulator
+    ) -> None:
+        service.set_faults(["user_data/404:1", "user_data/503"])
+        done = run("scw-userdata", "--url", service.url, "rol")
+        assert done == (3, "", "scw-userdata: no such key in the user data: rol\n")
+        assert len(service.requests) == 2
+
+    @pytest.mark.parametrize("status", ["400", "403"])
+    def test_a_refusal_has_one_line_that_speaks_of_the_source_port(
+        self, service: Emulator, status: str
+    ) -> None:
+        service.set_faults([f"user_data/{status}"])
+        for words in ([], ["role"], ["role", "db"], ["-d", "role"]):
+            done = run("scw-userdata", "--url", service.url, *words)
+            assert (done.status, done.out) == (1, "")
+            assert f"answered {status}, as it does where the source port" in done.err
+            assert done.err.count("\n") == 1
+        assert len(service.requests) == 4, "a refusal was tried again"
 
     @pytest.mark.parametrize(
         "key", ["a/b", "a b", "../conf", "a%2fb", "a?b=c#d", "\u00e9"]
@@ -153,6 +171,24 @@ class TestForRoot:
         service.set_faults(["user_data/503:2"])
         assert in_bytes(service, "role") == b"web"
 
+    def test_setting_and_deleting_are_tried_again(self, service: Emulator) -> None:
+        service.set_faults(["user_data/503:1", "user_data/truncate:1", "429:1"])
+        assert in_bytes(service, "new", "-", stdin=EVERY_BYTE) == b""
+        assert service.user_data["new"] == EVERY_BYTE
+        service.set_faults(["user_data/503:1", "user_data/hang:1"])
+        assert in_bytes(service, "-d", "new") == b""
+        assert "new" not in service.user_data
+
+    def test_it_is_asked_over_ipv6(self) -> None:
+        with Emulator(host="::1", user_data={"role": b"web"}) as service:
+            assert userdata(service, "role") == (0, "web", "")
+
+    def test_a_value_like_an_option_is_set_after_two_dashes(
+        self, service: Emulator
+    ) -> None:
+        assert userdata(service, "--", "role", "-d").status == 0
+        assert service.user_data["role"] == b"-d"
+
     def test_the_source_port_is_below_1024_and_each_time_another(
         self, service: Emulator
     ) -> None:
@@ -160,6 +196,7 @@ class TestForRoot:
             assert userdata(service, "role").out == "web"
         ports = [request.client[1] for request in service.requests]
         assert all(600 <= port < 1024 for port in ports)
+        assert len(set(ports)) == 5
 
     def test_the_vendors_variable_says_where_the_service_is(
         self, service: Emulator
@@ -168,6 +205,11 @@ class TestForRoot:
         where = {"USERDATA_IP": "127.0.0.1", "METADATA_PORT": port}
         env = {**where, "METADATA_IP": "127.0.0.2"}
         assert run("scw-userdata", "role", env=env).out == "web"
+
+    def test_a_variable_that_is_no_address_is_the_one_that_is_named(self) -> None:
+        status, out, err = run("scw-userdata", env={"USERDATA_IP": "no address"})
+        assert (status, out) == (2, "")
+        assert err.startswith("scw-userdata: USERDATA_IP and METADATA_PORT do not")
 
     def test_a_terminal_gets_no_control_characters(self, service: Emulator) -> None:
         ours, theirs = pty.openpty()
@@ -216,80 +258,3 @@ def test_a_command_line_that_makes_no_sense_is_one_line(words: list[str]) -> Non
     assert err.startswith("scw-userdata: ")
     assert err.count("\n") == 1
     assert err.removesuffix("\n").isprintable()
-
-
-# What it is made of.
-
-
-def test_a_port_that_is_taken_is_passed_over(
-    monkeypatch: pytest.MonkeyPatch, root: None
-) -> None:
-    assert root is None
-    with transport.reserved_socket(socket.AF_INET) as taken:
-        port = taken.getsockname()[1]
-        with transport.reserved_socket(socket.AF_INET) as free:
-            left = free.getsockname()[1]
-        monkeypatch.setattr(transport, "RESERVED_PORTS", [port, left])
-        for _ in range(4):
-            with transport.reserved_socket(socket.AF_INET) as bound:
-                assert bound.getsockname()[1] == left
-        monkeypatch.setattr(transport, "RESERVED_PORTS", [port])
-        with pytest.raises(OSError, match="in use"):
-            transport.reserved_socket(socket.AF_INET)
-
-
-def test_a_port_that_may_not_be_had_is_an_error_of_ours(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError
-
-    monkeypatch.setattr("socket.socket.bind", refuse)
-    service = transport.Service(
-        [Endpoint("127.0.0.1", 1)], FakeClock(), transport.reserved_socket
-    )
-    with pytest.raises(NotRootError):
-        service.exchange(wire.user_data_list_request(), 10)
-
-
-def test_the_requests_are_those_of_the_service() -> None:
-    listing = wire.user_data_list_request()
-    reading = wire.user_data_request("GET", "cloud-init")
-    setting = wire.user_data_request("PATCH", "a/b", b"\0")
-    assert listing[:2] == ("GET", "/user_data?format=json")
-    assert reading[:2] == ("GET", "/user_data/cloud-init")
-    assert setting[:2] == ("PATCH", "/user_data/a%2Fb")
-    assert setting.body == b"\0"
-    assert setting.headers["Content-Type"] == "text/plain"
-    assert reading.body is None
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"USER_DATA=0\n", b"[]", b"{}", b'{"user_data": 1}', b'{"user_data": [1]}'],
-)
-def test_a_list_that_is_none_is_nonsense(body: bytes) -> None:
-    with pytest.raises(NonsenseError):
-        wire.judge_keys(Reply(200, {}, body))
-
-
-@pytest.mark.parametrize(
-    ("reply", "error"),
-    [
-        (Reply(404, {}, b"x"), NoSuchKeyError),
-        (Reply(403, {}, b"x"), RefusedError),
-        (Reply(400, {}, b"x"), RefusedError),
-        (Reply(503, {}, b"x"), UnavailableError),
-        (Reply(200, {}, b"x", truncated=True), RefusedError),
-        (Reply(200, {"Content-Type": "text/html; charset=x"}, b"x"), NonsenseError),
-    ],
-)
-def test_what_is_no_value_is_an_error(reply: Reply, error: type[Exception]) -> None:
-    with pytest.raises(error):
-        wire.judge_user_data(reply, "key")
-
-
-@pytest.mark.parametrize("key", ["", ".", "..", "x" * 129, "a\nb", "\u202e"])
-def test_what_can_be_no_key_is_refused(key: str) -> None:
-    with pytest.raises(UsageError):
-        wire.valid_key(key)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import re
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import given, settings
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 from scw_signal import __version__, wire
 from scw_signal.errors import (
     NonsenseError,
+    NoSuchKeyError,
     OtherStateError,
     RefusedError,
+    ScwSignalError,
     UnavailableError,
     UsageError,
 )
@@ -106,6 +109,60 @@ def test_a_valid_state_has_from_1_to_128_printable_characters(state: str) -> Non
         assert not valid
     else:
         assert valid
+
+
+def test_the_keys_of_user_data_are_asked_for_in_their_json_form() -> None:
+    assert wire.user_data_list_request() == Request(
+        method="GET",
+        target="/user_data?format=json",
+        headers={"User-Agent": f"scw-signal/{__version__}", "Accept": "*/*"},
+        body=None,
+        limit=4 * 1024 * 1024,
+    )
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_user_data_is_read_and_deleted_by_its_key(method: str) -> None:
+    assert wire.user_data_request(method, "cloud-init") == Request(
+        method=method,
+        target="/user_data/cloud-init",
+        headers={"User-Agent": f"scw-signal/{__version__}", "Accept": "*/*"},
+        body=None,
+        limit=1024 * 1024,
+    )
+
+
+@pytest.mark.parametrize("value", [b"web", b"", b"\0\xff\r\n"])
+def test_user_data_is_set_as_text_byte_for_byte(value: bytes) -> None:
+    request = wire.user_data_request("PATCH", "role", value)
+    assert (request.method, request.target) == ("PATCH", "/user_data/role")
+    assert request.headers["Content-Type"] == "text/plain"
+    assert request.body == value
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_a_key_is_one_segment_of_the_path_whatever_is_in_it(key: str) -> None:
+    target = wire.user_data_request("GET", key).target
+    segment = target.removeprefix("/user_data/")
+    assert re.fullmatch(r"[\w.~%-]+", segment, re.ASCII)
+    assert unquote(segment) == key
+
+
+@given(ANY_TEXT)
+def test_a_valid_key_has_from_1_to_128_printable_characters(key: str) -> None:
+    valid = 1 <= len(key) <= 128 and key.isprintable() and key not in {".", ".."}
+    with contextlib.nullcontext() if valid else pytest.raises(UsageError) as caught:
+        assert wire.valid_key(key) == key
+    if caught is not None:
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "key", ["", ".", "..", "x" * 129, "a\nb", "a\r\nHost: b", "\u202e", "\udcff"]
+)
+def test_what_can_be_no_key_is_refused(key: str) -> None:
+    with pytest.raises(UsageError, match="1 to 128 printable characters"):
+        wire.valid_key(key)
 
 
 # Endpoints
@@ -242,6 +299,30 @@ def test_urls_of_the_command_line_replace_all_else_in_their_order() -> None:
     assert wire.endpoints(
         ["http://[::1]:2", "http://127.0.0.1:1"], {"METADATA_IP": "no address"}
     ) == [Endpoint("::1", 2), Endpoint("127.0.0.1", 1)]
+
+
+@pytest.mark.parametrize(
+    ("environment", "host"),
+    [
+        ({"USERDATA_IP": "127.0.0.1"}, "127.0.0.1"),
+        ({"USERDATA_IP": "127.0.0.1", "METADATA_IP": "127.0.0.2"}, "127.0.0.1"),
+        ({"USERDATA_IP": "", "METADATA_IP": "127.0.0.2"}, "127.0.0.2"),
+        ({"METADATA_IP": "127.0.0.2"}, "127.0.0.2"),
+    ],
+)
+def test_of_several_variables_the_first_that_is_set_has_the_address(
+    environment: dict[str, str], host: str
+) -> None:
+    variables = ("USERDATA_IP", "METADATA_IP")
+    assert wire.endpoints([], environment, variables) == [Endpoint(host)]
+    assert wire.endpoints([], {}, variables) == KNOWN
+
+
+def test_the_variable_that_holds_no_address_is_the_one_that_is_named() -> None:
+    variables = ("USERDATA_IP", "METADATA_IP")
+    for variable in variables:
+        with pytest.raises(UsageError, match=f"^{variable} and METADATA_PORT do"):
+            wire.endpoints([], {variable: "no address"}, variables)
 
 
 @pytest.mark.parametrize(
@@ -388,6 +469,76 @@ def test_a_document_that_was_cut_off_is_nonsense() -> None:
 def test_an_acknowledgement_may_be_cut_off() -> None:
     long = reply(b"STATE_DETAIL=booted\n")._replace(truncated=True)
     assert wire.judge_acknowledgement(long, "booted") is True
+
+
+# User data
+
+
+def test_the_keys_of_user_data_are_those_of_the_list() -> None:
+    assert wire.judge_keys(reply(b'{"user_data": ["a", "b\\n", ""]}')) == [
+        "a",
+        "b\n",
+        "",
+    ]
+    assert wire.judge_keys(reply(b'{"user_data": []}')) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(
+            b"",
+            b"USER_DATA=0\n",
+            b"<title>Welcome</title>",
+            b"[]",
+            b"{}",
+            b"7",
+            b"null",
+        ),
+        *(b'"user_data"', b'{"user_data": 1}', b'{"user_data": {"a": 1}}'),
+        *(b'{"user_data": [1]}', b'{"user_data": ["a"', b'{"user_data": null}'),
+        *(b"\xff", b"[" * 100_000, b"9" * 10_000),
+    ],
+)
+def test_what_is_no_list_of_keys_is_nonsense(body: bytes) -> None:
+    with pytest.raises(NonsenseError, match="the list of user data is not"):
+        wire.judge_keys(reply(body))
+
+
+@pytest.mark.parametrize("status", [200, 201, 204])
+@pytest.mark.parametrize("value", [b"", b"web", b"web\n", bytes(range(256))])
+def test_a_value_is_the_body_byte_for_byte(status: int, value: bytes) -> None:
+    said = reply(value, status, Content_Type="text/plain")
+    assert wire.judge_user_data(said, "key") == value
+
+
+def test_a_key_that_the_service_does_not_find_is_named() -> None:
+    with pytest.raises(NoSuchKeyError, match=r"user data: a\\nb$"):
+        wire.judge_user_data(reply(b"x", 404), "a\nb")
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (reply(b"x", 429), UnavailableError),
+        (reply(b"x", 503), UnavailableError),
+        (reply(b"x", 302), RefusedError),
+        (reply(b"x", 413), RefusedError),
+        (reply(b"x", Content_Type="text/html; charset=utf-8"), NonsenseError),
+        (reply(b"x", Content_Type="TEXT/HTML"), NonsenseError),
+        (reply(b"x")._replace(truncated=True), RefusedError),
+    ],
+)
+def test_what_is_no_value_is_an_error(said: Reply, error: type[ScwSignalError]) -> None:
+    with pytest.raises(error):
+        wire.judge_user_data(said, "key")
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_who_may_have_asked_from_a_wrong_port_is_told_so(status: int) -> None:
+    for judge in (wire.judge_keys, lambda r: wire.judge_user_data(r, "key")):
+        with pytest.raises(RefusedError, match=f"{status}.* port is not below 1024"):
+            judge(reply(b"x", status))
 
 
 # Retry-After

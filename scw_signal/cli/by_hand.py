@@ -17,8 +17,6 @@ from scw_signal.network import Network
 from scw_signal.terminal import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from scw_signal.cli.options import Arguments, Command
     from scw_signal.errors import ScwSignalError
 
@@ -35,15 +33,16 @@ class Session:
         arguments: Arguments,
         seconds: float,
         *,
-        environment: Mapping[str, str] = os.environ,
+        variables: tuple[str, ...] = ("METADATA_IP",),
         reserved: bool = False,
     ) -> None:
         """Take the default for --timeout, in seconds; raises UsageError.
 
-        `reserved` says that the service looks for a source port below 1024.
+        `variables` of the environment may hold the address of the service;
+        `reserved` says that it looks for a source port below 1024.
         """
         seconds = arguments.seconds("timeout", seconds)
-        self._endpoints = wire.endpoints(arguments.all("url"), environment)
+        self._endpoints = wire.endpoints(arguments.all("url"), os.environ, variables)
         self._clock = Clock()
         self._network: Network | None = None
         self._progress = Progress(command, arguments)

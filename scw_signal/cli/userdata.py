@@ -10,13 +10,14 @@ from scw_signal import agent, wire
 from scw_signal.cli import process
 from scw_signal.cli.by_hand import Session
 from scw_signal.cli.options import URL, Command, Option
-from scw_signal.errors import UsageError
+from scw_signal.errors import NoSuchKeyError, ScwSignalError, UsageError
 from scw_signal.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SECONDS = 10.0
+MOST_COMPARED = 2000  # keys, when near ones are looked for
 
 COMMAND = Command(
     "scw-userdata",
@@ -41,19 +42,50 @@ def main(argv: Sequence[str]) -> int:
         return process.OK
     method, key, value = _asked(arguments.operands, delete=arguments.has("delete"))
     session = Session(
-        COMMAND, arguments, SECONDS, environment=_environment(), reserved=True
+        COMMAND,
+        arguments,
+        SECONDS,
+        variables=("USERDATA_IP", "METADATA_IP"),  # the vendor's
+        reserved=True,
     )
     with closing(session):
-        if key is None:
-            keys = agent.user_data_keys(session.service, session.patience)
-            answer = "".join(f"{printable(key)}\n" for key in keys).encode()
-        else:
-            answer = agent.user_data(
-                session.service, session.patience, method, key, value
-            )
+        answer = (
+            _keys(session) if key is None else _exchange(session, method, key, value)
+        )
     if method == "GET":
         process.write_bytes(answer)
     return process.OK
+
+
+def _keys(session: Session) -> bytes:
+    """Return the keys, a line each: a key may hold anything, even a newline."""
+    keys = agent.user_data_keys(session.service, session.patience)
+    return "".join(f"{printable(key)}\n" for key in keys).encode()
+
+
+def _exchange(session: Session, method: str, key: str, value: bytes | None) -> bytes:
+    """Return what the service answers; names near keys if it has no such one."""
+    try:
+        return agent.user_data(session.service, session.patience, method, key, value)
+    except NoSuchKeyError as error:
+        from difflib import get_close_matches  # noqa: PLC0415 - only here
+
+        near = get_close_matches(key, _once(session)[:MOST_COMPARED])
+        if not near:
+            raise
+        names = ", ".join(printable(name, 60) for name in near)
+        raise NoSuchKeyError(f"{error} (near: {names})") from None
+
+
+def _once(session: Session) -> list[str]:
+    """Return the keys if one try will do, for a hint is worth no more."""
+    try:
+        request = wire.user_data_list_request()
+        return wire.judge_keys(
+            session.service.exchange(request, session.patience.remaining())[0]
+        )
+    except ScwSignalError:
+        return []
 
 
 def _asked(
@@ -83,11 +115,3 @@ def _value(word: str) -> bytes:
             f"the value is larger than {wire.USER_DATA_LIMIT} bytes; nothing was set"
         )
     return value
-
-
-def _environment() -> dict[str, str]:
-    """Return the environment, in which the vendor's USERDATA_IP comes first."""
-    environment = dict(os.environ)
-    if address := environment.get("USERDATA_IP"):
-        environment["METADATA_IP"] = address
-    return environment
