@@ -9,6 +9,9 @@ BIN = $(VENV)/bin
 JOBS = auto
 PYTEST_FLAGS =
 BENCH_FLAGS =
+# For site: of OpenBSD, and packages of it.
+RELEASE =
+PACKAGES =
 FUZZ_SECONDS = 60
 # For install and uninstall, as packaging/install has them; empty: its defaults.
 SYSTEM =
@@ -24,6 +27,7 @@ help:
 	@echo "make lint    ruff, mypy, shellcheck, mandoc"
 	@echo "make bench   measure, side by side"
 	@echo "make dist    the release tarball"
+	@echo "make site    a set for OpenBSD's installer: RELEASE=8.0, PACKAGES="
 	@echo "make port    the generated files of the OpenBSD port"
 	@echo "make install   lay it out; SYSTEM=, PREFIX=, DESTDIR=: see packaging/install"
 	@echo "make uninstall take that away again"
@@ -77,6 +81,10 @@ bench: wheel
 dist: $(VENV)/.made
 	$(BIN)/python packaging/dist
 
+# A site set for OpenBSD's installer; PACKAGES are those of Python to take along.
+site: $(VENV)/.made
+	$(BIN)/python packaging/image/make-site "$(RELEASE)" $(PACKAGES)
+
 # Those files of the OpenBSD port that follow from this tree.
 port:
 	sh packaging/openbsd/make-port
@@ -95,5 +103,4 @@ clean:
 	    scw_signal.egg-info .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
-.PHONY: help demo wheel test soak fuzz lint bench dist port clean
-.PHONY: help demo wheel test lint bench dist port install uninstall clean
+.PHONY: help demo wheel test soak fuzz lint bench dist site port install uninstall clean

@@ -1,0 +1,308 @@
+"""The site set: what is in it, and what its scripts do to a system under mksh."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from installed import PATIENCE
+
+TOP = Path(__file__).resolve().parent.parent
+IMAGE = "packaging/image"
+PLACE = "./usr/local/share/scw_signal"
+TTYS = """\
+console	"/usr/libexec/getty std.9600"	vt220	off secure
+tty00	"/usr/libexec/getty std.9600"	unknown off
+"""
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a release, as unpacked, with little in the place of its libraries."""
+    directory = tmp_path_factory.mktemp("release")
+    for part in ("packaging", "rc.d", "scw_signal"):
+        shutil.copytree(TOP / part, directory / part)
+    shutil.copy(TOP / "LICENSE", directory)
+    for package in ("urllib3", "tenacity"):
+        (directory / "vendor" / package).mkdir(parents=True)
+        (directory / "vendor" / package / "__init__.py").touch()
+    return directory
+
+
+def make(
+    release: Path, *words: str | Path, umask: int = 0o022
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, release / IMAGE / "make-site", *words],
+        env={"SOURCE_DATE_EPOCH": "1700000000"},
+        capture_output=True,
+        text=True,
+        umask=umask,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def site(release: Path) -> Path:
+    done = make(release, "8.0")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "dist/site80.tgz\n", "")
+    return release / "dist/site80.tgz"
+
+
+def test_the_same_input_gives_the_same_bytes(site: Path, release: Path) -> None:
+    before = site.read_bytes()
+    for path in release.rglob("*.py"):
+        path.touch()
+    assert make(release, "8.0", umask=0o077).returncode == 0
+    assert site.read_bytes() == before
+
+
+def test_all_of_it_is_roots_and_no_directory_of_the_system_is_touched(
+    site: Path,
+) -> None:
+    with tarfile.open(site) as archive:
+        members = archive.getmembers()
+    assert all((member.uid, member.gid) == (0, 0) for member in members)
+    assert all(member.isfile() for member in members)
+    assert {member.mode for member in members} == {0o644, 0o755}
+    names = {member.name: member.mode for member in members}
+    for script in ("./install.site", "./upgrade.site", f"{PLACE}/first-boot"):
+        assert names.pop(script) == 0o755
+    assert all(name.startswith(f"{PLACE}/release/") for name in names)
+
+
+def test_it_has_what_the_installation_needs(site: Path) -> None:
+    with tarfile.open(site) as archive:
+        names = set(archive.getnames())
+    for path in (
+        "packaging/openbsd/install", "rc.d/scw_signal", "scw_signal/agent.py",
+        "packaging/man/scw-signald.8", "vendor/urllib3/__init__.py",
+        "vendor/tenacity/__init__.py",
+    ):  # fmt: skip
+        assert f"{PLACE}/release/{path}" in names
+
+
+def package(path: Path, first: str = "+CONTENTS") -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo(first))
+    return path
+
+
+def test_packages_go_along(release: Path, tmp_path: Path, site: Path) -> None:
+    assert site.name == "site80.tgz"
+    done = make(release, "8.1", package(tmp_path / "python-3.13.1.tgz"))
+    assert (done.returncode, done.stdout) == (0, "dist/site81.tgz\n")
+    with tarfile.open(release / "dist/site81.tgz") as archive:
+        assert f"{PLACE}/packages/python-3.13.1.tgz" in archive.getnames()
+
+
+@pytest.mark.parametrize("word", ["", "8", "80", "8.0.1", "a.b", "-rf", "8.0\n"])
+def test_what_is_no_release_is_one_line_and_nothing_made(
+    release: Path, word: str
+) -> None:
+    done = make(release, word)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "make-site: which release of OpenBSD? As in: make site RELEASE=8.0\n"
+    )
+
+
+def test_what_is_no_package_is_one_line_and_nothing_made(
+    release: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.tgz").write_text("no")
+    wrong = [
+        tmp_path / "missing.tgz",
+        tmp_path / "text.tgz",
+        tmp_path,
+        package(tmp_path / "other.tgz", "x"),
+        package(tmp_path / "python.tar"),
+    ]
+    for path in wrong:
+        done = make(release, "9.9", path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"make-site: not a package of OpenBSD: {str(path)!r}\n"
+    assert not list((release / "dist").glob("site99*"))
+
+
+# In a system: /etc and /usr/local are the test's own, in a mount name space.
+
+INSIDE = """
+set -e
+mount --bind "$1/etc" /etc
+mount --bind "$1/local" /usr/local
+PATH=$1/bin:$PATH
+shift
+exec "$@"
+"""
+
+
+class System:
+    """A system on which the set was unpacked, with stand-ins for its programs."""
+
+    def __init__(self, path: Path, site: Path) -> None:
+        self.path = path
+        self.etc = path / "etc"
+        self.asked = path / "asked"
+        for directory in ("etc", "local/bin", "bin", "unpacked"):
+            (path / directory).mkdir(parents=True)
+        (self.etc / "ttys").write_text(TTYS)
+        with tarfile.open(site) as archive:
+            archive.extractall(path / "unpacked", filter="tar")
+        shutil.move(path / "unpacked/usr/local/share", path / "local/share")
+        self.share = path / "local/share/scw_signal"
+        # It has tests of its own, and a system of its own to install on.
+        self.stub(self.share / "release/packaging/openbsd/install", "install")
+        for name in ("rcctl", "logger"):
+            self.stub(path / "bin" / name, name)
+        python = "touch /usr/local/bin/python3; chmod +x /usr/local/bin/python3"
+        self.stub(path / "bin/pkg_add", "pkg_add", python)
+
+    def stub(self, path: Path, name: str, then: str = "") -> None:
+        path.write_text(f'#!/bin/sh\necho "{name} $*" >>{self.asked}\n{then}\n')
+        path.chmod(0o755)
+
+    def run(self, *command: str | Path) -> str:
+        return subprocess.run(
+            ["unshare", "--mount", "sh", "-c", INSIDE, "sh", self.path, *command],
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            stdout=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=True,
+            text=True,
+        ).stdout
+
+    def site(self, script: str) -> None:
+        assert self.run("mksh", self.path / "unpacked" / script) == ""
+
+    def boot(self) -> str:
+        """Do what rc(8) does with rc.firsttime: take it away, and run it."""
+        script = self.etc / "rc.firsttime"
+        if not script.exists():
+            return ""
+        script = script.rename(self.etc / "rc.firsttime.run")
+        # What ksh would run by its first line, mksh is to run here.
+        said = self.run("mksh", "-c", f"mksh $(cat /etc/{script.name})")
+        script.unlink()
+        return said
+
+    def asks(self) -> list[str]:
+        lines = self.asked.read_text().splitlines() if self.asked.exists() else []
+        self.asked.unlink(missing_ok=True)
+        return lines
+
+
+@pytest.fixture
+def system(tmp_path: Path, site: Path) -> System:
+    if os.geteuid() != 0 or sys.platform != "linux" or not shutil.which("unshare"):
+        pytest.skip("only root on Linux can mount in a name space")
+    if shutil.which("mksh") is None:
+        pytest.skip("mksh is not installed here")
+    return System(tmp_path / "system", site)
+
+
+def test_the_console_is_the_first_serial_port(system: System) -> None:
+    system.site("install.site")
+    console = "stty com0 115200\nset tty com0\n"
+    assert (system.etc / "boot.conf").read_text() == console
+    lines = (system.etc / "ttys").read_text().splitlines()
+    assert lines[0] == TTYS.splitlines()[0]
+    assert lines[1].split() == [
+        "tty00", '"/usr/libexec/getty', 'std.115200"', "vt220", "on", "secure",
+    ]  # fmt: skip
+
+
+def test_the_network_is_asked_for_both_addresses(system: System) -> None:
+    system.site("install.site")
+    file = system.etc / "hostname.vio0"
+    assert file.read_text() == "inet autoconf\ninet6 autoconf\n"
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+def test_what_the_user_has_configured_stays(system: System) -> None:
+    for name, text in (
+        ("boot.conf", "set tty com1\n"),
+        ("hostname.vio0", "inet 192.0.2.1\n"),
+    ):
+        (system.etc / name).write_text(text)
+    system.site("install.site")
+    assert (system.etc / "boot.conf").read_text() == "set tty com1\n"
+    assert (system.etc / "hostname.vio0").read_text() == "inet 192.0.2.1\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, "pkg_scripts=scw_signal\n"),
+        ("sshd_flags=\n", "sshd_flags=\npkg_scripts=scw_signal\n"),
+        ("pkg_scripts=a b\nx=y\n", "pkg_scripts=a b scw_signal\nx=y\n"),
+    ],
+)
+def test_the_service_is_enabled(system: System, before: str | None, after: str) -> None:
+    if before is not None:
+        (system.etc / "rc.conf.local").write_text(before)
+    for _ in range(2):
+        system.site("install.site")
+        assert (system.etc / "rc.conf.local").read_text() == after
+
+
+def test_the_first_boot_adds_python_installs_and_starts(system: System) -> None:
+    system.site("install.site")
+    assert system.boot() == ""
+    assert system.asks() == [
+        "pkg_add -I python3",
+        "install ",
+        "rcctl enable scw_signal",
+        "rcctl start scw_signal",
+    ]
+    assert system.boot() == ""
+    assert system.asks() == []
+
+
+def test_python_comes_from_the_set_if_it_is_there(system: System) -> None:
+    (system.share / "packages").mkdir()
+    (system.share / "packages/python-3.13.1.tgz").touch()
+    system.site("install.site")
+    system.boot()
+    place = "/usr/local/share/scw_signal/packages/python-3.13.1.tgz"
+    assert system.asks()[0] == f"pkg_add -I {place}"
+
+
+@pytest.mark.parametrize("broken", ["pkg_add", "install"])
+def test_a_first_boot_that_fails_goes_on_and_the_next_tries_again(
+    system: System, broken: str
+) -> None:
+    path = {
+        "pkg_add": system.path / "bin/pkg_add",
+        "install": system.share / "release/packaging/openbsd/install",
+    }[broken]
+    good = path.read_text()
+    system.stub(path, broken, "exit 1")
+    system.site("install.site")
+    for _ in range(2):
+        assert "the next boot tries again" in system.boot()
+        asked = system.asks()
+        assert "rcctl start scw_signal" not in asked
+        assert asked[-1].startswith("logger -t scw_signal -p daemon.err first boot: ")
+    path.write_text(good)
+    assert system.boot() == ""
+    assert system.asks()[-1] == "rcctl start scw_signal"
+
+
+def test_after_an_upgrade_the_first_boot_installs_again(system: System) -> None:
+    system.site("install.site")
+    system.boot()
+    system.asks()
+    system.site("upgrade.site")
+    system.site("upgrade.site")
+    system.boot()
+    assert system.asks() == [
+        "install ", "rcctl enable scw_signal", "rcctl start scw_signal",
+    ]  # fmt: skip
