@@ -25,8 +25,8 @@ help:
 	@echo "make bench   measure, side by side"
 	@echo "make dist    the release tarball"
 	@echo "make port    the generated files of the OpenBSD port"
-	@echo "make install   lay it out; SYSTEM=, PREFIX=, DESTDIR=: see packaging/install"
-	@echo "make uninstall take that away again"
+	@echo "make install lay it out; SYSTEM=, PREFIX=, DESTDIR=: see packaging/install"
+	@echo "make uninstall: take that away again"
 	@echo "make clean   remove what these made"
 
 # The tests run against the wheel, installed as a user would have it.
@@ -95,5 +95,4 @@ clean:
 	    scw_signal.egg-info .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
-.PHONY: help demo wheel test soak fuzz lint bench dist port clean
-.PHONY: help demo wheel test lint bench dist port install uninstall clean
+.PHONY: help demo wheel test soak fuzz lint bench dist port install uninstall clean
