@@ -24,6 +24,7 @@ POLL_SECONDS = 1.0  # between looks, where no routing socket tells when to look
 _RTMGRP = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 # OpenBSD's <net/route.h>; the filter is a set of bits, one per message type.
 _AF_ROUTE, _ROUTE_MSGFILTER = 17, 1
+_NETBSD_AF_ROUTE = 34  # there 17 is what NetBSD 5 had
 _RTM_ADD, _RTM_DELETE, _RTM_CHANGE = 0x1, 0x2, 0x3
 _RTM_NEWADDR, _RTM_DELADDR, _RTM_IFINFO = 0xC, 0xD, 0xE
 _RTM_DESYNC, _RTM_CHGADDRATTR = 0x10, 0x14
@@ -34,6 +35,11 @@ _RTM_FILTER = sum(
         _RTM_IFINFO, _RTM_DESYNC, _RTM_CHGADDRATTR,
     )
 )  # fmt: skip
+# All BSDs agree on the start of a message: its length in two bytes, a version, the
+# type. Where there is no filter, look-ups that fail are reported, ours among them: if
+# that were a change, it would have us look again, and so for ever.
+_TYPE = slice(3, 4)
+_RTM_MISS = b"\x07"
 
 
 class Network:
@@ -101,19 +107,26 @@ class Network:
         if self._monitor is None:
             self._clock.wait(min(seconds, POLL_SECONDS))
             return False
-        changed = self._clock.wait(seconds, self._monitor.fileno())
-        self._drain()
-        return changed
+        end = self._clock.monotonic() + seconds
+        while self._clock.wait(max(seconds, 0), self._monitor.fileno()):
+            if self._drain():
+                return True
+            seconds = end - self._clock.monotonic()
+        return False
 
-    def _drain(self) -> None:
+    def _drain(self) -> bool:
+        """Forget what the routing socket said; tell whether it told of a change."""
+        changed = False
         while self._monitor is not None:
             try:
-                self._monitor.recv(65536)
+                message = self._monitor.recv(65536)
             except BlockingIOError:
-                return
+                break
             except OSError:
                 # ENOBUFS: messages were lost, which is as good as a change.
-                return
+                return True
+            changed |= message[_TYPE] != _RTM_MISS
+        return changed
 
 
 def _open_monitor() -> socket.socket | None:
@@ -125,7 +138,9 @@ def _open_monitor() -> socket.socket | None:
             )
             monitor.bind((0, _RTMGRP))
         else:
-            monitor = socket.socket(_AF_ROUTE, socket.SOCK_RAW, 0)
+            netbsd = sys.platform.startswith("netbsd")
+            family = _NETBSD_AF_ROUTE if netbsd else _AF_ROUTE
+            monitor = socket.socket(family, socket.SOCK_RAW, 0)
             if sys.platform.startswith("openbsd"):
                 monitor.setsockopt(
                     _AF_ROUTE, _ROUTE_MSGFILTER, struct.pack("I", _RTM_FILTER)

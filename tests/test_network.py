@@ -56,7 +56,10 @@ class Kernel:
 
     def tell(self, times: int = 1) -> None:
         for _ in range(times):
-            self._teller.send(b"something changed")
+            self.say(b"something changed")
+
+    def say(self, message: bytes) -> None:
+        self._teller.send(message)
 
     def add(self, endpoint: Endpoint) -> None:
         self.routes.add(endpoint)
@@ -178,6 +181,53 @@ def test_messages_that_were_dropped_are_as_good_as_a_change(
     assert kernel.monitor is not None
     monkeypatch.setattr(kernel, "monitor", Overflowing(kernel.monitor))
     clock.at(3, lambda: kernel.add(V4))
+    waiting = Network([V4], clock)
+    assert elapsed(clock, lambda: waiting.await_route(unheard)) == 3
+
+
+# As NetBSD words it that a look-up has failed: length, version, type (7), and more.
+MISS = struct.pack("=HBB", 64, 4, 7) + bytes(60)
+
+
+@pytest.fixture
+def telling(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    """Return a kernel that reports each look-up that fails, as it does others'."""
+    has_route = kernel.has_route
+
+    def look(endpoint: Endpoint) -> bool:
+        found = has_route(endpoint)
+        if not found:
+            kernel.say(MISS)
+        return found
+
+    monkeypatch.setattr(network, "_has_route", look)
+    return kernel
+
+
+def test_a_look_that_fails_is_no_reason_to_look_again(
+    telling: Kernel, clock: FakeClock
+) -> None:
+    clock.at(60, lambda: telling.add(V4))
+    waiting = Network([V4], clock)
+    assert elapsed(clock, lambda: waiting.await_route(unheard)) == 60
+    assert telling.looks == 2
+
+
+def test_a_look_that_fails_does_not_cut_a_pause_short(
+    telling: Kernel, clock: FakeClock
+) -> None:
+    paused = Network([V4], clock)
+    clock.at(1, lambda: telling.say(MISS))
+    assert elapsed(clock, lambda: paused.pause(10, 0)) == 10
+
+
+def test_among_failed_looks_a_change_is_seen(telling: Kernel, clock: FakeClock) -> None:
+    def change() -> None:
+        telling.say(MISS)
+        telling.add(V4)
+        telling.say(MISS)
+
+    clock.at(3, change)
     waiting = Network([V4], clock)
     assert elapsed(clock, lambda: waiting.await_route(unheard)) == 3
 
@@ -363,14 +413,15 @@ def test_on_openbsd_a_routing_socket_is_asked_for_what_matters_here(
     ]
 
 
+@pytest.mark.parametrize(("platform", "family"), [("freebsd14", 17), ("netbsd10", 34)])
 def test_on_another_bsd_a_routing_socket_is_taken_as_it_is(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, platform: str, family: int
 ) -> None:
-    monkeypatch.setattr(sys, "platform", "freebsd14")
+    monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(socket, "socket", Recorder)
     monitor = network._open_monitor()
     assert isinstance(monitor, Recorder)
-    assert monitor.calls == [("socket", 17, socket.SOCK_RAW, 0), ("settimeout", 0)]
+    assert monitor.calls == [("socket", family, socket.SOCK_RAW, 0), ("settimeout", 0)]
 
 
 @pytest.mark.parametrize("platform", ["linux", "openbsd7", "sunos5"])

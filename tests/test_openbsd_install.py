@@ -737,7 +737,9 @@ def test_the_command_line_is_checked(root: Root, script: str, words: list[str]) 
     assert result.err.endswith(f"usage: {script} [-n]\n")
 
 
-@pytest.mark.parametrize("script", ["install", "uninstall", "install.sub"])
+@pytest.mark.parametrize(
+    "script", ["install", "uninstall", "install.sub", "../stage.sub", "../install"]
+)
 def test_no_function_has_the_name_of_an_alias(script: str) -> None:
     text = (TOP / SCRIPTS / script).read_text()
     functions = set(re.findall(r"^(\w+)\(\)", text, re.MULTILINE))
