@@ -13,6 +13,7 @@ help:
 	@echo "make test    run every test (STRICT=1: a skip is a failure)"
 	@echo "make lint    ruff, mypy, shellcheck, mandoc"
 	@echo "make bench   measure, side by side"
+	@echo "make fleet   simulate a zone that boots at once"
 	@echo "make dist    the release tarball"
 	@echo "make port    the generated files of the OpenBSD port"
 	@echo "make clean   remove what these made"
@@ -49,6 +50,10 @@ lint: $(VENV)/.made
 bench: wheel
 	$(BIN)/python tests/benchmarks/bench.py $(BENCH_FLAGS)
 
+# The same figures on any machine, within two minutes.
+fleet: wheel
+	PYTHONPATH=tests $(BIN)/python -m fleet
+
 # The release tarball, with the two libraries in it.
 dist: $(VENV)/.made
 	$(BIN)/python packaging/dist
@@ -62,4 +67,4 @@ clean:
 	    .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
-.PHONY: help demo wheel test lint bench dist port clean
+.PHONY: help demo wheel test lint bench fleet dist port clean

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 BASE = 0.25  # the first ceiling
 CAP = 15.0  # no ceiling is higher, as long as nothing says overload
-OVERLOAD_CAP = 240.0  # with it, no delay but Retry-After is longer ...
+OVERLOAD_CAP = 180.0  # with it, no delay but Retry-After is longer ...
 OVERLOAD_LEAST = 60.0  # ... nor, from the second failure on, shorter than this
-OVERLOAD_SKEW = 6  # see spread()
+OVERLOAD_SKEW = 4  # see spread()
 RETRY_AFTER_CAP = 60.0  # a service that asks for more is asked again after this
 LAST_TRY = 1.0  # the least time that a try before a deadline is worth making in
 CUT_SHARE = 8  # see floor()
@@ -29,31 +29,39 @@ def ceiling(tries: int) -> float:
     return min(CAP, BASE * 2.0 ** min(tries - 1, 32))
 
 
-def spread(tries: int, overloads: int, chance: float) -> float:
+def overloads(before: int, *, overload: bool) -> int:
+    """Count one more failed try: how many there were since an overload was told of.
+
+    That try is the first, whatever the later ones fail with: 0 while there was
+    none.
+    """
+    return before + 1 if overload or before else 0
+
+
+def spread(tries: int, overloaded: int, chance: float) -> float:
     """Return the part of a delay that is the guest's own to choose.
 
-    `overloads` counts the failed tries from the first on that told of an
-    overload, whatever the later ones were; 0 while there was none. The first
-    may have been a hiccup: the sixth power brings half of the guests back
-    within four seconds, and spreads the others over minutes all the same. If
-    that was no help it is no hiccup, and everybody takes his time.
+    `overloaded` is what `overloads` has counted. The first overload may have
+    been a hiccup: the fourth power brings half of the guests back within twelve
+    seconds, and spreads the others over minutes all the same. If that was no
+    help it is no hiccup, and everybody takes his time.
     """
-    if not overloads:
+    if not overloaded:
         return ceiling(tries) * chance
-    if overloads == 1:
+    if overloaded == 1:
         return OVERLOAD_CAP * chance**OVERLOAD_SKEW
     return OVERLOAD_LEAST + (OVERLOAD_CAP - OVERLOAD_LEAST) * chance
 
 
-def delay(tries: int, overloads: int, after: float, chance: float) -> float:
-    """Return the delay after `tries` failed tries, `overloads` as in `spread`.
+def delay(tries: int, overloaded: int, after: float, chance: float) -> float:
+    """Return the delay after `tries` failed tries, `overloaded` as in `spread`.
 
     `after` is what the service asked for in Retry-After, 0 where it did not:
     it is obeyed up to RETRY_AFTER_CAP, and the jitter comes on top, or else
     the guests that were sent away together would return together. `chance` is
     evenly drawn from [0, 1).
     """
-    return min(after, RETRY_AFTER_CAP) + spread(tries, overloads, chance)
+    return min(after, RETRY_AFTER_CAP) + spread(tries, overloaded, chance)
 
 
 def refused(chance: float) -> float:

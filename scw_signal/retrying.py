@@ -43,7 +43,7 @@ def persist(
     retried = (TryAgainError, RefusedError) if insist else (TryAgainError,)
     failures = [first]
     floor = 0.0
-    overloads = 0
+    overloaded = 0
 
     def attempt() -> T:
         if failures:
@@ -51,21 +51,19 @@ def persist(
         return operation()
 
     def wait(state: RetryCallState) -> float:
-        nonlocal floor, overloads
+        nonlocal floor, overloaded
         error, tries = _error(state), state.attempt_number
         after, overload = 0.0, False
         if isinstance(error, TryAgainError):
             after, overload = error.after, error.overload
         # Who does not insist has no minutes to spread his tries over.
-        if insist and (overload or overloads):
-            overloads += 1
+        overload &= insist
+        overloaded = backoff.overloads(overloaded, overload=overload)
         if isinstance(error, RefusedError):
             delay = floor = backoff.refused(chance())
         else:
-            delay = backoff.delay(tries, overloads, after, chance())
-            floor = backoff.floor(tries, after)
-            if insist and overload:
-                floor = delay
+            delay = backoff.delay(tries, overloaded, after, chance())
+            floor = delay if overload else backoff.floor(tries, after)
         fitted = backoff.fit(delay, after, remaining())
         return math.inf if fitted is None else fitted
 

@@ -51,25 +51,25 @@ def test_the_delay_obeys_retry_after_up_to_a_minute_and_adds_jitter(
 
 @unhurried
 @given(TRIES, CHANCE)
-def test_after_one_overload_the_delay_lies_anywhere_within_four_minutes(
+def test_after_one_overload_the_delay_lies_anywhere_within_three_minutes(
     tries: int, chance: float
 ) -> None:
     delay = backoff.delay(tries, 1, 0.0, chance)
-    assert 0 <= delay < 240
-    assert delay == pytest.approx(240 * chance**6)
+    assert 0 <= delay < 180
+    assert delay == pytest.approx(180 * chance**4)
 
 
-def test_after_one_overload_half_of_the_guests_are_back_within_four_seconds() -> None:
-    assert backoff.delay(1, 1, 0.0, 0.5) <= 4
+def test_after_one_overload_half_of_the_guests_are_back_within_twelve_seconds() -> None:
+    assert backoff.delay(1, 1, 0.0, 0.5) <= 12
 
 
 @unhurried
 @given(TRIES, st.integers(2, 10**18), CHANCE)
-def test_once_an_overload_was_no_hiccup_the_delay_is_one_to_four_minutes(
+def test_once_an_overload_was_no_hiccup_the_delay_is_one_to_three_minutes(
     tries: int, overloads: int, chance: float
 ) -> None:
     delay = backoff.delay(tries, overloads, 0.0, chance)
-    assert delay == pytest.approx(60 + 180 * chance)
+    assert delay == pytest.approx(60 + 120 * chance)
 
 
 @unhurried

@@ -248,31 +248,31 @@ def test_after_a_refusal_the_pace_is_slow_and_no_change_quickens_it(
 def test_a_first_overload_spreads_the_next_try_and_further_failures_all_later() -> None:
     course = Course(overload(), lost(), lost(), DONE, insist=True)
     course.run()
-    assert [delay for delay, _ in course.pauses] == [3.75, 150, 150]
+    assert [delay for delay, _ in course.pauses] == [11.25, 120, 120]
 
 
 def test_tries_before_an_overload_are_as_quick_as_ever() -> None:
     course = Course(lost(), lost(), overload(), overload(), DONE, insist=True)
     course.run()
-    assert [delay for delay, _ in course.pauses] == [0.125, 0.25, 3.75, 150]
+    assert [delay for delay, _ in course.pauses] == [0.125, 0.25, 11.25, 120]
 
 
 def test_what_an_overloaded_service_asks_for_comes_on_top() -> None:
     course = Course(overload(30), overload(3600), DONE, insist=True)
     course.run()
-    assert [delay for delay, _ in course.pauses] == [33.75, 210]
+    assert [delay for delay, _ in course.pauses] == [41.25, 180]
 
 
 def test_no_change_of_the_network_cuts_the_delay_after_an_overload() -> None:
     course = Course(overload(), overload(7), DONE, insist=True)
     course.run()
-    assert course.pauses == [(3.75, 3.75), (157, 157)]
+    assert course.pauses == [(11.25, 11.25), (127, 127)]
 
 
 def test_a_change_may_help_where_after_an_overload_there_is_no_connection() -> None:
     course = Course(overload(), lost(), DONE, insist=True)
     course.run()
-    assert course.pauses[1] == (150, 0.0625)
+    assert course.pauses[1] == (120, 0.0625)
 
 
 def test_a_person_has_no_minutes_for_an_overload() -> None:
@@ -420,6 +420,6 @@ def policy(
     asked = min(error.after, 60.0)
     most = asked + ceiling * chance
     if overloads:
-        most = asked + (240 * chance**6 if overloads == 1 else 60 + 180 * chance)
+        most = asked + (180 * chance**4 if overloads == 1 else 60 + 120 * chance)
     least = most if error.overload else asked + ceiling / 8
     return min(least, most), most
