@@ -26,6 +26,7 @@ help:
 	@echo "make fuzz    what parses replies, FUZZ_SECONDS for each target"
 	@echo "make lint    ruff, mypy, shellcheck, mandoc"
 	@echo "make bench   measure, side by side"
+	@echo "make fleet   simulate a zone that boots at once"
 	@echo "make dist    the release tarball"
 	@echo "make site    a set for OpenBSD's installer: RELEASE=8.0, PACKAGES="
 	@echo "make port    the generated files of the OpenBSD port"
@@ -77,6 +78,10 @@ lint: $(VENV)/.made
 bench: wheel
 	$(BIN)/python tests/benchmarks/bench.py $(BENCH_FLAGS)
 
+# The same figures on any machine, within two minutes.
+fleet: wheel
+	PYTHONPATH=tests $(BIN)/python -m fleet
+
 # The release tarball, with the two libraries in it.
 dist: $(VENV)/.made
 	$(BIN)/python packaging/dist
@@ -103,4 +108,4 @@ clean:
 	    scw_signal.egg-info .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
-.PHONY: help demo wheel test soak fuzz lint bench dist site port install uninstall clean
+.PHONY: help demo wheel test soak fuzz lint bench fleet dist site port install uninstall clean

@@ -83,8 +83,9 @@ class Patience:
         """Take the bound in seconds (inf for none), which begins now.
 
         `pause` waits for a delay and its floor (see Network.pause); `report`
-        hears of each failed try; `insist` says to try again after a refusal;
-        `once`, not to try again at all; `chance` draws from [0, 1).
+        hears of each failed try; `insist` says to try again after a refusal,
+        and to wait for minutes where the service has too much to do; `once`,
+        not to try again at all; `chance` draws from [0, 1).
         """
         self._clock = clock
         self._start = clock.monotonic()

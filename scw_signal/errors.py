@@ -29,7 +29,7 @@ class DutyError(ScwSignalError):
 class RefusedError(ScwSignalError):
     """The service answered, and the answer is no: a 3xx or a lasting 4xx.
 
-    Trying again soon will not help. The agent still does, at its slowest pace,
+    Trying again soon will not help. The agent still does, at a slow, even pace,
     for the answer may be the service's own mistake; a person is told at once.
     """
 
@@ -37,10 +37,16 @@ class RefusedError(ScwSignalError):
 class TryAgainError(ScwSignalError):
     """A try failed, and the next one may not."""
 
-    def __init__(self, message: str, *, after: float = 0.0) -> None:
-        """Take the message, and the seconds that the service asked us to wait."""
+    def __init__(
+        self, message: str, *, after: float = 0.0, overload: bool = False
+    ) -> None:
+        """Take the message, and the seconds that the service asked us to wait.
+
+        `overload` says that the service may have more to do than it can.
+        """
         super().__init__(message)
         self.after = after
+        self.overload = overload
 
 
 class UnreachableError(TryAgainError):

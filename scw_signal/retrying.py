@@ -34,7 +34,8 @@ def persist(
     """Call `operation` until it succeeds; return its result and the tries made.
 
     `first` is what the first try, already made, failed with. Retried is what
-    raises TryAgainError, and RefusedError too if `insist`. `remaining` gives
+    raises TryAgainError, and RefusedError too if `insist`, which also says that an
+    overload is worth minutes of waiting. `remaining` gives
     the seconds before the deadline (inf for none): with none left to wait in,
     the last error is raised. Between two tries `report` gets the error, the
     number of tries and the delay, then `pause` the delay and its floor.
@@ -42,6 +43,7 @@ def persist(
     retried = (TryAgainError, RefusedError) if insist else (TryAgainError,)
     failures = [first]
     floor = 0.0
+    overloaded = 0
 
     def attempt() -> T:
         if failures:
@@ -49,14 +51,19 @@ def persist(
         return operation()
 
     def wait(state: RetryCallState) -> float:
-        nonlocal floor
+        nonlocal floor, overloaded
         error, tries = _error(state), state.attempt_number
-        after = error.after if isinstance(error, TryAgainError) else 0.0
+        after, overload = 0.0, False
+        if isinstance(error, TryAgainError):
+            after, overload = error.after, error.overload
+        # Who does not insist has no minutes to spread his tries over.
+        overload &= insist
+        overloaded = backoff.overloads(overloaded, overload=overload)
         if isinstance(error, RefusedError):
-            delay = floor = backoff.slowest(chance())
+            delay = floor = backoff.refused(chance())
         else:
-            delay = backoff.delay(tries, after, chance())
-            floor = backoff.floor(tries, after)
+            delay = backoff.delay(tries, overloaded, after, chance())
+            floor = delay if overload else backoff.floor(tries, after)
         fitted = backoff.fit(delay, after, remaining())
         return math.inf if fitted is None else fitted
 

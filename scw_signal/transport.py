@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 3.0  # one lost SYN is sent again after 1 s
 EXCHANGE_SECONDS = 5.0  # from connecting to the last byte
+_SILENCE = "no answer in time"
 _CHUNK = 64 * 1024
 
 # As in bindresvport(3): below them are the ports of well-known services.
@@ -135,7 +136,10 @@ class Service:
                 finally:
                     response.close()
             except (HTTPError, OSError) as error:
-                raise BrokenOffError(f"{endpoint.host}: {_reason(error)}") from None
+                reason = _reason(error)
+                raise BrokenOffError(
+                    f"{endpoint.host}: {reason}", overload=reason == _SILENCE
+                ) from None
 
 
 def _read(response: BaseHTTPResponse, limit: int) -> Reply:
@@ -271,7 +275,7 @@ def _reason(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TimeoutError):
-            return "no answer in time"
+            return _SILENCE
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__

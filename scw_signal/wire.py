@@ -50,6 +50,7 @@ LONGEST_RETRY_AFTER = 1e9  # seconds, far beyond any cap; enough digits make inf
 # Client errors that pass: an endpoint that is not there yet (early in a boot),
 # a timeout, too early (RFC 8470), too many requests (RFC 6585).
 TRANSIENT = frozenset({404, 408, 425, 429})
+_TOO_MANY = 429  # tells of an overload, as does every server error
 _SUCCESS = range(200, 300)
 _NOT_FOUND = 404
 _SOURCE_REFUSED = frozenset({400, 403})  # what user data gets a source port too high
@@ -341,7 +342,9 @@ def _judge_status(reply: Reply) -> None:
         return
     if status in TRANSIENT or status not in _REFUSAL:
         raise UnavailableError(
-            f"the service answered {status}", after=retry_after(reply.headers)
+            f"the service answered {status}",
+            after=retry_after(reply.headers),
+            overload=status == _TOO_MANY or status not in _REFUSAL,
         )
     raise RefusedError(f"the service refused: it answered {status}")
 

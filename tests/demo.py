@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 BIN = Path(sys.executable).parent
 PATIENCE = 50.0  # seconds, after which something is wrong
 
-# What goes wrong at first: the port is closed for two seconds, then the service
-# sheds load, then it is being restarted.
-FAULTS = ("refuse:2", "state/429-after=1:1", "state/503:1")
+# What goes wrong at first: the port is closed for two seconds, then the endpoint
+# is not there yet, then the service sheds load, for which the agent would wait
+# for minutes, if need be; nobody watches that long.
+FAULTS = ("refuse:2", "state/404:1", "state/429-after=1:1")
+DEADLINE = "20"
 KEYS = ("hostname", "commercial_type", "zone", "public_ip.address", "state_detail")
 
 BOLD, DIM, OFF = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if sys.stdout.isatty() else [""] * 3
@@ -70,6 +72,7 @@ def main() -> int:
         agent = subprocess.Popen(
             [
                 *(BIN / "scw-signald", "-d", "--dns-name", "localhost"),
+                *("--deadline", DEADLINE),
                 *("--url", url, "--run-dir", directory),
             ],
             stderr=subprocess.PIPE,

@@ -34,7 +34,7 @@ def test_the_ceiling_never_falls_and_never_exceeds_fifteen_seconds(tries: int) -
 def test_without_retry_after_the_delay_lies_anywhere_below_the_ceiling(
     tries: int, chance: float
 ) -> None:
-    delay = backoff.delay(tries, 0.0, chance)
+    delay = backoff.delay(tries, 0, 0.0, chance)
     assert 0 <= delay <= backoff.ceiling(tries)
     assert delay == pytest.approx(chance * backoff.ceiling(tries))
 
@@ -44,8 +44,32 @@ def test_without_retry_after_the_delay_lies_anywhere_below_the_ceiling(
 def test_the_delay_obeys_retry_after_up_to_a_minute_and_adds_jitter(
     tries: int, after: float, chance: float
 ) -> None:
-    delay = backoff.delay(tries, after, chance)
-    assert delay == min(after, 60) + backoff.delay(tries, 0.0, chance)
+    for overloads in range(4):
+        delay = backoff.delay(tries, overloads, after, chance)
+        assert delay == min(after, 60) + backoff.delay(tries, overloads, 0.0, chance)
+
+
+@unhurried
+@given(TRIES, CHANCE)
+def test_after_one_overload_the_delay_lies_anywhere_within_three_minutes(
+    tries: int, chance: float
+) -> None:
+    delay = backoff.delay(tries, 1, 0.0, chance)
+    assert 0 <= delay < 180
+    assert delay == pytest.approx(180 * chance**4)
+
+
+def test_after_one_overload_half_of_the_guests_are_back_within_twelve_seconds() -> None:
+    assert backoff.delay(1, 1, 0.0, 0.5) <= 12
+
+
+@unhurried
+@given(TRIES, st.integers(2, 10**18), CHANCE)
+def test_once_an_overload_was_no_hiccup_the_delay_is_one_to_three_minutes(
+    tries: int, overloads: int, chance: float
+) -> None:
+    delay = backoff.delay(tries, overloads, 0.0, chance)
+    assert delay == pytest.approx(60 + 120 * chance)
 
 
 @unhurried
@@ -67,8 +91,8 @@ def test_under_constant_change_the_pace_slows_down_as_the_back_off_does(
 
 @unhurried
 @given(CHANCE)
-def test_after_a_refusal_the_pace_is_the_slowest(chance: float) -> None:
-    assert 7.5 <= backoff.slowest(chance) <= 15
+def test_after_a_refusal_the_pace_is_slow_and_even(chance: float) -> None:
+    assert 7.5 <= backoff.refused(chance) <= 15
 
 
 @unhurried
@@ -83,11 +107,12 @@ def test_a_fitted_delay_leaves_a_second_before_the_deadline(
 
 
 @unhurried
-@given(TRIES, AFTER, CHANCE, REMAINING)
+@given(TRIES, st.integers(0, 3), AFTER, CHANCE, REMAINING)
 def test_a_fitted_delay_is_never_shorter_than_what_the_service_asked_for(
-    tries: int, after: float, chance: float, remaining: float
+    tries: int, overloads: int, after: float, chance: float, remaining: float
 ) -> None:
-    fitted = backoff.fit(backoff.delay(tries, after, chance), after, remaining)
+    delay = backoff.delay(tries, overloads, after, chance)
+    fitted = backoff.fit(delay, after, remaining)
     if fitted is None:
         assert remaining - 1 < min(after, 60)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 import shlex
 import shutil
@@ -307,12 +308,16 @@ def numbers() -> Iterator[tuple[str, str]]:
     kilo = 1024
     connect, exchange = transport.CONNECT_SECONDS, transport.EXCHANGE_SECONDS
     transient = [str(status) for status in sorted(wire.TRANSIENT)]
-    slowest = backoff.slowest(0.0), backoff.slowest(1.0)
+    refused = backoff.refused(0.0), backoff.refused(1.0)
     # Of Back-off and Stages.
     yield AGENT, f"begins at {backoff.BASE:g} seconds"
     yield AGENT, f"never more than {backoff.CAP:g} seconds"
     yield AGENT, f"though at most {backoff.RETRY_AFTER_CAP:g} seconds"
-    yield AGENT, f"after {slowest[0]:g} to {slowest[1]:g} seconds"
+    yield AGENT, f"after {refused[0]:g} to {refused[1]:g} seconds"
+    least, most = backoff.OVERLOAD_LEAST, backoff.OVERLOAD_CAP
+    yield AGENT, f"after {least:g} to {most:g} seconds, evenly"
+    yield AGENT, f"within {most:g} seconds, half"
+    yield AGENT, f"within {math.ceil(backoff.spread(1, 1, 0.5))} seconds"
     yield AGENT, f"below {spelled(backoff.CUT_SHARE)} of the ceiling"
     yield AGENT, f"has {spelled(backoff.LAST_TRY)} left"
     yield AGENT, f"has {connect:g} seconds to accept the connection"

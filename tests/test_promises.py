@@ -119,9 +119,8 @@ def test_a_service_that_fails_once(
     live: Callable[..., Life], tmp_path: Path, fault: str
 ) -> None:
     with Emulator(faults=[fault]) as service:
-        life = live(
-            "--no-dns", "--url", service.url, "--run-dir", str(tmp_path / "run")
-        )
+        words = ("--no-dns", "--url", service.url, "--deadline", "3")
+        life = live(*words, "--run-dir", str(tmp_path / "run"))
     assert (life.status, life.violations) == (0, [])
 
 
@@ -155,7 +154,8 @@ def test_a_service_that_was_given_by_name(
 ) -> None:
     with Emulator(faults=["503:1"]) as service:
         url = service.url.replace("127.0.0.1", "localhost")
-        life = live("--no-dns", "--url", url, "--run-dir", str(tmp_path))
+        words = ("--no-dns", "--url", url, "--deadline", "3")
+        life = live(*words, "--run-dir", str(tmp_path))
     assert (life.status, life.violations) == (0, [])
     assert life.marks[1:] == [f"pledge stdio inet dns{FILES}", f"pledge stdio{FILES}"]
 

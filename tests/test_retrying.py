@@ -106,6 +106,10 @@ def asked_to_wait(seconds: float) -> TryAgainError:
     return UnavailableError("429", after=seconds)
 
 
+def overload(seconds: float = 0.0) -> TryAgainError:
+    return UnavailableError("429", after=seconds, overload=True)
+
+
 # What comes out.
 
 
@@ -230,12 +234,51 @@ def test_what_the_service_asked_for_once_does_not_hold_for_the_next_failure() ->
 
 
 @pytest.mark.parametrize(("chance", "delay"), [(0.0, 7.5), (0.5, 11.25)])
-def test_after_a_refusal_the_pace_is_the_slowest_and_no_change_quickens_it(
+def test_after_a_refusal_the_pace_is_slow_and_no_change_quickens_it(
     chance: float, delay: float
 ) -> None:
     course = Course(REFUSED, REFUSED, DONE, insist=True, chance=lambda: chance)
     course.run()
     assert course.pauses == [(delay, delay)] * 2
+
+
+# An overload.
+
+
+def test_a_first_overload_spreads_the_next_try_and_further_failures_all_later() -> None:
+    course = Course(overload(), lost(), lost(), DONE, insist=True)
+    course.run()
+    assert [delay for delay, _ in course.pauses] == [11.25, 120, 120]
+
+
+def test_tries_before_an_overload_are_as_quick_as_ever() -> None:
+    course = Course(lost(), lost(), overload(), overload(), DONE, insist=True)
+    course.run()
+    assert [delay for delay, _ in course.pauses] == [0.125, 0.25, 11.25, 120]
+
+
+def test_what_an_overloaded_service_asks_for_comes_on_top() -> None:
+    course = Course(overload(30), overload(3600), DONE, insist=True)
+    course.run()
+    assert [delay for delay, _ in course.pauses] == [41.25, 180]
+
+
+def test_no_change_of_the_network_cuts_the_delay_after_an_overload() -> None:
+    course = Course(overload(), overload(7), DONE, insist=True)
+    course.run()
+    assert course.pauses == [(11.25, 11.25), (127, 127)]
+
+
+def test_a_change_may_help_where_after_an_overload_there_is_no_connection() -> None:
+    course = Course(overload(), lost(), DONE, insist=True)
+    course.run()
+    assert course.pauses[1] == (120, 0.0625)
+
+
+def test_a_person_has_no_minutes_for_an_overload() -> None:
+    course = Course(*[overload()] * 3, DONE)
+    course.run()
+    assert course.pauses == [(0.125, 0.03125), (0.25, 0.0625), (0.5, 0.125)]
 
 
 # The deadline.
@@ -318,6 +361,7 @@ def test_the_error_that_ends_it_is_not_told() -> None:
 FAILURES = st.one_of(
     st.just(0.0).map(asked_to_wait),
     st.floats(0, 200).map(asked_to_wait),
+    st.floats(0, 200).map(overload),
     st.just(REFUSED),
 )
 
@@ -353,20 +397,29 @@ def test_no_try_comes_too_soon_nor_after_the_deadline_whatever_happens(
         course.run()
         assert len(course.tries) == len(failures) + 1
     assert course.tries[-1] <= max(0, seconds - 1) + 1e-6
+    overloads = 0
     for number, error in enumerate(failures[: len(course.tries) - 1]):
+        told = isinstance(error, TryAgainError) and error.overload
+        overloads += told or overloads > 0
         before, after = course.tries[number : number + 2]
         pause = after - before - takes
-        least, most = policy(error, number + 1, chance)
+        least, most = policy(error, number + 1, overloads, chance)
         if after < seconds - 1 - 1e-6:  # else it is the last try, which comes early
             assert pause >= least - 1e-6
         assert pause <= most + 1e-6
 
 
-def policy(error: ScwSignalError, tries: int, chance: float) -> tuple[float, float]:
+def policy(
+    error: ScwSignalError, tries: int, overloads: int, chance: float
+) -> tuple[float, float]:
     """Return between what the pause after a failure lies, worked out once more."""
     if isinstance(error, RefusedError):
         return 7.5, 15.0
     assert isinstance(error, TryAgainError)
     ceiling = min(15.0, 0.25 * 2 ** (tries - 1))
     asked = min(error.after, 60.0)
-    return asked + ceiling * min(chance, 1 / 8), asked + ceiling * chance
+    most = asked + ceiling * chance
+    if overloads:
+        most = asked + (180 * chance**4 if overloads == 1 else 60 + 120 * chance)
+    least = most if error.overload else asked + ceiling / 8
+    return min(least, most), most
