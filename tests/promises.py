@@ -35,6 +35,10 @@ LOOK = frozenset({"newfstatat", "stat", "lstat", "statx", "access", "readlink"})
 # option of the socket level is.
 SOCKOPT = re.compile(r"SOL_SOCKET, SO_(ERROR|RCVBUF)\b|SOL_TCP, TCP_NODELAY\b")
 
+# Always allowed; isatty(3) is an ioctl in glibc only, and in OpenBSD's libc it is
+# fcntl(2) with F_ISATTY.
+IOCTL = re.compile(r"\b(FIONBIO|FIONREAD|FIOCLEX|TCGETS)\b")
+
 # Files that dns lets through, whatever is unveiled; the rest is glibc's own.
 RESOLVER = re.compile(
     r'"/etc/(resolv\.conf|hosts|services|protocols)"'
@@ -112,7 +116,7 @@ def needed(call: Call, unveiled: str) -> set[str]:
     if name in STDIO or (name == "newfstatat" and "AT_EMPTY_PATH" in arguments):
         return {"stdio"}
     if name == "ioctl":
-        return {"stdio"} if re.search("FIONBIO|FIONREAD|FIOCLEX", arguments) else set()
+        return {"stdio"} if IOCTL.search(arguments) else set()
     if name in SOCKETS:
         return _sockets(call)
     return {"dns"} if RESOLVER.search(arguments) else _files(call, unveiled)

@@ -292,7 +292,7 @@ def test_every_stage_of_the_promises_is_told() -> None:
     assert f"as the user {sandbox.USER}." in privileges
 
 
-@pytest.mark.parametrize("page", [BY_HAND, METADATA])
+@pytest.mark.parametrize("page", [BY_HAND, METADATA, USER_DATA])
 def test_the_promises_of_a_command_are_told(page: str) -> None:
     assert f".Dq {sandbox.PROMISES['wait']} {sandbox.FILES} ." in source(page)
 
@@ -333,6 +333,8 @@ def numbers() -> Iterator[tuple[str, str]]:
     yield AGENT, f"default is {signald.DNS_SECONDS:g}."
     yield BY_HAND, f"default is {signal_state.SECONDS:g};"
     yield METADATA, f"default is {metadata.SECONDS:g};"
+    yield AS_JSON, f"default is {metadata.SECONDS:g}."
+    yield USER_DATA, f"default is {userdata.SECONDS:g};"
     yield METADATA, f"default is .Ql {render.PREFIX} ."
     yield AGENT, f"default is .Pa {store.RUN_DIRECTORY} ."
     yield METADATA, f"default is .Pa {store.RUN_DIRECTORY} ."
@@ -340,6 +342,11 @@ def numbers() -> Iterator[tuple[str, str]]:
     yield AGENT, f"longer than {checkup.SECONDS:g} seconds"
     yield AGENT, f"within {spelled(checkup.CLOCK_SECONDS)} of the service"
     yield BY_HAND, f"1 to {wire.STATE_LENGTH} printable"
+    yield USER_DATA, f"1 to {wire.KEY_LENGTH} printable"
+    yield USER_DATA, f"at most {wire.USER_DATA_LIMIT} bytes"
+    yield USER_DATA, f"but {', '.join(transient[1:-1])} and {transient[-1]}, a 3xx"
+    ports = transport.RESERVED_PORTS
+    yield USER_DATA, f"from {ports[0]} to {ports[-1]} at random"
     yield AGENT, f"{wire.ACKNOWLEDGEMENT_LIMIT // kilo} KB"
     yield AGENT, f"{wire.DOCUMENT_LIMIT // kilo} KB"
     yield METADATA, f"more than {wire.DOCUMENT_LIMIT // kilo} KB"
@@ -368,7 +375,7 @@ def messages() -> Iterator[str]:
                 )
 
 
-@pytest.mark.parametrize("page", [AGENT, BY_HAND])
+@pytest.mark.parametrize("page", [AGENT, BY_HAND, USER_DATA])
 def test_every_diagnostic_is_a_message_of_the_code(page: str) -> None:
     code = list(messages())
     for item in items(section(page, "DIAGNOSTICS")):

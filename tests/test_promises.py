@@ -1,4 +1,4 @@
-"""That the promises of the agent suffice, proved by its system calls on Linux.
+"""That the promises of the commands suffice, proved by their system calls on Linux.
 
 On OpenBSD a call outside the promises kills the agent, at boot and unseen. Here
 it runs under strace through every path of its life, with marks in the trace
@@ -32,7 +32,7 @@ FILES = " rpath wpath cpath"
 
 
 class Life(NamedTuple):
-    """One run of the agent: what it logged, its marks, what it may not have done."""
+    """One run of a command: what it logged, its marks, what it may not have done."""
 
     status: int
     log: str
@@ -42,13 +42,14 @@ class Life(NamedTuple):
 
 @pytest.fixture
 def live(tmp_path: Path) -> Callable[..., Life]:
-    """Return a function that runs the agent under strace to its end."""
+    """Return a function that runs a command under strace to its end."""
     if shutil.which("strace") is None or sys.platform != "linux":
         pytest.skip("strace is not installed here")
     trace = tmp_path / "trace"
 
     def run(
         *words: str,
+        command: tuple[str, ...] = ("signald", "-d"),
         namespace: tuple[str, ...] = (),
         until: str = "",
         end: signal.Signals = signal.SIGTERM,
@@ -57,7 +58,7 @@ def live(tmp_path: Path) -> Callable[..., Life]:
             [
                 *namespace,
                 *("strace", "-f", "-y", "-qq", "-s", "512", "-o", str(trace)),
-                *(sys.executable, str(CONFINED), "-d", *words),
+                *(sys.executable, str(CONFINED), *command, *words),
             ],
             env={**ENVIRONMENT, **NOWHERE},
             stdin=subprocess.DEVNULL,
@@ -197,6 +198,30 @@ def test_a_resolver_that_fails(live: Callable[..., Life], tmp_path: Path) -> Non
     assert life.violations == []
 
 
+@pytest.mark.parametrize("fault", ["503:1", "404:1"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("signal_state", "booted"),
+        ("userdata",),
+        ("userdata", "role"),
+        ("userdata", "role", "db"),
+        ("userdata", "-d", "role"),
+        ("userdata", "roles"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_a_person_types(
+    live: Callable[..., Life], command: tuple[str, ...], fault: str
+) -> None:
+    if command[0] == "userdata" and os.geteuid() != 0:
+        pytest.skip("only root has the ports below 1024")
+    with Emulator(faults=[fault], user_data={"role": b"web"}) as service:
+        life = live("--url", service.url, command=command)
+    assert life.status in {0, 3}
+    assert (life.marks, life.violations) == ([f"pledge stdio inet dns{FILES}"], [])
+
+
 @pytest.mark.parametrize(
     ("call", "needs"),
     [
@@ -211,6 +236,9 @@ def test_a_resolver_that_fails(live: Callable[..., Life], tmp_path: Path) -> Non
         (Call("clone3", "{flags=CLONE_VFORK}"), {"proc"}),
         (Call("execve", '"/bin/sh"'), set()),
         (Call("fchmod", "5</run/x/state>, 0644"), set()),
+        (Call("ioctl", "1</dev/pts/0>, TCGETS, 0x7ffe0"), {"stdio"}),
+        (Call("ioctl", "1</dev/pts/0>, TCSETS, {c_iflag=0}"), set()),
+        (Call("ioctl", "1</dev/pts/0>, TIOCGWINSZ, 0x7ffe0"), set()),
         (Call("setsockopt", "5, SOL_SOCKET, SO_BINDTODEVICE"), {"inet"}),
         (Call("setsockopt", "5, SOL_TCP, TCP_NODELAY, [1], 4"), {"stdio"}),
     ],

@@ -117,7 +117,7 @@ def test_the_keys_of_user_data_are_asked_for_in_their_json_form() -> None:
         target="/user_data?format=json",
         headers={"User-Agent": f"scw-signal/{__version__}", "Accept": "*/*"},
         body=None,
-        limit=4 * 1024 * 1024,
+        limit=512 * 1024,
     )
 
 

@@ -73,6 +73,17 @@ def metadata(data: bytes) -> None:
     render.text(pairs)
 
 
+def keys(data: bytes) -> None:
+    """Judge `data` as the list of the user data."""
+    try:
+        found = wire.judge_keys(Reply(200, {}, data))
+    except ScwSignalError as error:
+        check_text(error)
+        return
+    assert json.loads(data) == {**json.loads(data), "user_data": found}
+    assert all(isinstance(key, str) for key in found)
+
+
 def stored(data: bytes) -> None:
     """Read `data` as the file of a look-up; anybody may have written it."""
     view = data.decode(errors="replace")
@@ -122,6 +133,10 @@ ACKNOWLEDGEMENTS = (
     b"STATE_DETAIL=booted\n", b"STATE_DETAIL='booting kernel'\n", b"STATE_DETAIL=\n",
     b"STATE_DETAIL='it'\"'\"'s'\n", b"STATE_DETAIL='it'\\''s'\n",
     b'{"state_detail": "booted"}', b'{"id": [1.5, null], "state_detail": "\\u00e9"}',
+)  # fmt: skip
+LISTS = (
+    b'{"user_data": []}', b'{"user_data": ["cloud-init", "\\u00e9\\n"]}',
+    b'{"user_data": ["a", 1]}', b'{"user_data": {"a": "b"}}', b'["user_data"]',
 )  # fmt: skip
 HEADS = (
     b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nSTATE_DETAIL=booted\n",
@@ -178,6 +193,12 @@ TARGETS = {
     ),
     "retry-after": Target(retry_after, dates, DATES, HEADER_LIMIT),
     "metadata": Target(metadata, lambda: samples("*.json"), JSON, wire.DOCUMENT_LIMIT),
+    "keys": Target(
+        keys,
+        lambda: [*LISTS],
+        (b'{"user_data":', b'"role"', *JSON),
+        wire.DOCUMENT_LIMIT,
+    ),
     "stored": Target(
         stored,
         views,
