@@ -606,6 +606,11 @@ class Emulator:
             self._reopening = math.inf
             self._settle()
 
+    def set_document(self, document: Mapping[str, object]) -> None:
+        """Replace the metadata, as when somebody changes it in the console."""
+        with self._lock:
+            self._document = copy.deepcopy(dict(document))
+
     def follow(self, follower: Callable[[Event], None]) -> None:
         """Call `follower` with each event, with those so far at once.
 
@@ -920,8 +925,10 @@ DOCUMENT: Mapping[str, object] = json.loads("""{
  "security_group": {"id": "00000000-0000-4000-8000-000000000104",
   "name": "Default security group"},
  "ssh_public_keys": [{
-  "key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEmulatedKey puffy@example.org",
-  "fingerprint": "256 SHA256:emulated puffy@example.org (ED25519)"}],
+  "key": "ssh-ed25519 \
+AAAAC3NzaC1lZDI1NTE5AAAAIEFuIGVtdWxhdGVkIGtleTogbm9ib2R5IGhhcyBpdC4u puffy",
+  "fingerprint": "256 SHA256:\
+vlX8LvGsMsP5snpN7i5aTSe8AiCavrOY+Y5Wa53voT8 puffy (ED25519)"}],
  "state": "starting", "state_detail": "booting kernel",
  "tags": ["openbsd", "role=web front"],
  "volumes": {"0": {"boot": false, "id": "00000000-0000-4000-8000-000000000105",

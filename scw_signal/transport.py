@@ -97,16 +97,18 @@ class Service:
 
         The next address is asked only where no connection came about, so the
         service never gets a request twice. `budget` is in seconds and bounds
-        the whole try. Raises UnreachableError or BrokenOffError.
+        the whole try; where it is short, one address that leads nowhere leaves
+        the next its share. Raises UnreachableError or BrokenOffError.
         """
         end = self._clock.monotonic() + budget
         failures: list[str] = []
-        for endpoint in self._endpoints:
+        for tried, endpoint in enumerate(self._endpoints):
             left = end - self._clock.monotonic()
             if left <= 0 and failures:
                 break
             try:
-                reply = self._exchange(endpoint, request, left)
+                share = left / (len(self._endpoints) - tried)
+                reply = self._exchange(endpoint, request, left, share)
             except UnreachableError as error:
                 failures.append(str(error))
                 continue
@@ -115,8 +117,14 @@ class Service:
             return reply, endpoint
         raise UnreachableError("; ".join(failures))
 
-    def _exchange(self, endpoint: Endpoint, request: Request, budget: float) -> Reply:
-        timer = _Timer(self._clock, min(budget, CONNECT_SECONDS + EXCHANGE_SECONDS))
+    def _exchange(
+        self, endpoint: Endpoint, request: Request, budget: float, share: float
+    ) -> Reply:
+        timer = _Timer(
+            self._clock,
+            min(budget, CONNECT_SECONDS + EXCHANGE_SECONDS),
+            min(share, CONNECT_SECONDS),
+        )
         with _Pool(
             endpoint.host, endpoint.port, timer=timer, open_socket=self._open_socket
         ) as pool:
@@ -159,9 +167,13 @@ def _read(response: BaseHTTPResponse, limit: int) -> Reply:
 class _Timer:
     """What is left of the time for one exchange."""
 
-    def __init__(self, clock: Clock, seconds: float) -> None:
+    def __init__(
+        self, clock: Clock, seconds: float, connecting: float = CONNECT_SECONDS
+    ) -> None:
+        """Take the seconds, and how many of them one attempt to connect may take."""
         self._clock = clock
         self._end = clock.monotonic() + seconds
+        self._connecting = connecting
 
     def left(self) -> float:
         """Return the seconds left; raises TimeoutError when there are none."""
@@ -169,6 +181,10 @@ class _Timer:
         if left <= 0:
             raise TimeoutError
         return left
+
+    def left_to_connect(self) -> float:
+        """Return the seconds that an attempt to connect may take, likewise."""
+        return min(self.left(), self._connecting)
 
 
 class _TimedSocket(socket.socket):
@@ -255,7 +271,7 @@ def _connected(
     timed = _TimedSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
     timed.timer = timer
     try:
-        timed.settimeout(min(timer.left(), CONNECT_SECONDS))
+        timed.settimeout(timer.left_to_connect())
         timed.connect(address)
         timed.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError:

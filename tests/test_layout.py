@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
 ERRORS = {"errors"}
-PURE = {"backoff", "document", "flat", "render", "terminal", "wire"}
+PURE = {"backoff", "document", "flat", "keys", "render", "terminal", "wire"}
 CLOCK = {"clock"}  # the seam that whatever waits is given
 EDGES = {"log", "network", "resolver", "retrying", "sandbox", "store", "transport"}
 ROOT = {"privileged"}  # what the agent can ask of root
@@ -43,7 +43,8 @@ MAY_IMPORT: dict[str, AbstractSet[str]] = {
 
 # What can neither read a clock, nor draw at random, nor open anything.
 WITHOUT_IO = {
-    "collections", "email", "ipaddress", "json", "math", "re", "shlex", "typing",
+    "base64", "collections", "email", "ipaddress", "json", "math", "re", "shlex",
+    "typing",
 }  # fmt: skip
 
 PACKAGE = Path(scw_signal.__file__).parent

@@ -460,6 +460,34 @@ def test_a_connection_may_take_three_seconds_or_what_is_left(
     assert timeouts == [allowed]
 
 
+@pytest.mark.parametrize(
+    ("budget", "allowed"),
+    [
+        (12.0, [3.0, 3.0, 3.0]),
+        (5.0, [5 / 3, 5 / 3, 5 / 3]),
+        (8.0, [8 / 3, 8 / 3, 8 / 3]),
+    ],
+)
+def test_addresses_that_lead_nowhere_share_the_budget(
+    monkeypatch: pytest.MonkeyPatch,
+    clock: FakeClock,
+    budget: float,
+    allowed: list[float],
+) -> None:
+    timeouts = []
+
+    def connect(self: socket.socket, _address: tuple[str, int]) -> None:
+        timeouts.append(self.gettimeout() or 0.0)
+        clock.now += timeouts[-1]
+        raise TimeoutError
+
+    monkeypatch.setattr(transport._TimedSocket, "connect", connect)
+    service = Service([refusing(), refusing(), refusing()], clock)
+    with pytest.raises(UnreachableError):
+        service.exchange(SIGNAL, budget)
+    assert timeouts == pytest.approx(allowed)
+
+
 def test_what_the_first_address_took_is_not_left_for_the_second(
     monkeypatch: pytest.MonkeyPatch, clock: FakeClock
 ) -> None:
@@ -467,14 +495,14 @@ def test_what_the_first_address_took_is_not_left_for_the_second(
 
     def connect(self: socket.socket, _address: tuple[str, int]) -> None:
         timeouts.append(self.gettimeout())
-        clock.now += 3.0
+        clock.now += 3.0  # more than it was given, as on a machine that is busy
         raise TimeoutError
 
     monkeypatch.setattr(transport._TimedSocket, "connect", connect)
     service = Service([refusing(), refusing(), refusing()], clock)
     with pytest.raises(UnreachableError) as caught:
         service.exchange(SIGNAL, 5.0)
-    assert timeouts == [3.0, 2.0], "the third has no time left"
+    assert timeouts == pytest.approx([5 / 3, 1.0]), "the third has no time left"
     assert str(caught.value).count("127.0.0.1") == 2
 
 

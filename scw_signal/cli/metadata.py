@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from scw_signal.document import Node
 
 SECONDS = 10.0
+FORMS = ("json", "sh", "ssh-keys")
+GOES_WITH = {"prefix": "sh", "account": "ssh-keys"}
 MOST_TOLD = 8  # missing keys
 MOST_COMPARED = 2000  # keys, when near ones are looked for: a real document has 200
 
@@ -39,6 +41,8 @@ COMMAND = Command(
         Option("json", "print JSON; with KEY, that part of it"),
         Option("sh", "print assignments that are safe to source"),
         Option("prefix", "of the names that --sh prints (SCW_)", metavar="PREFIX"),
+        Option("ssh-keys", "print the SSH keys; KEY is whose, as sshd's %u"),
+        Option("account", "who gets them (root); may be repeated", metavar="NAME"),
         Option("timeout", "how long to try (10); 0: for ever", metavar="SECONDS"),
         RUN_DIR,
         URL,
@@ -51,12 +55,25 @@ def main(argv: Sequence[str]) -> int:
     arguments = COMMAND.parse(argv)
     if process.informed(COMMAND, arguments):
         return process.OK
-    if arguments.has("json") and arguments.has("sh"):
-        raise UsageError("--json and --sh exclude each other")
+    _check(arguments)
+    if arguments.has("ssh-keys"):
+        from scw_signal.cli import ssh_keys  # noqa: PLC0415
+
+        return ssh_keys.show(COMMAND, arguments)
     keys = [flat.canonical(key) for key in arguments.operands]
     output = as_json if arguments.has("json") else _lines
     process.write(output(arguments, keys))
     return process.OK
+
+
+def _check(arguments: Arguments) -> None:
+    """Raise UsageError for options that make no sense together."""
+    forms = [f"--{form}" for form in FORMS if arguments.has(form)]
+    if len(forms) > 1:
+        raise UsageError(f"{' and '.join(forms)} exclude each other")
+    for option, form in GOES_WITH.items():
+        if arguments.has(option) and not arguments.has(form):
+            raise UsageError(f"--{option} goes with --{form}")
 
 
 def _lines(arguments: Arguments, keys: list[str]) -> str:
@@ -111,8 +128,6 @@ def as_json(arguments: Arguments, keys: list[str]) -> str:
 def _prefix(arguments: Arguments) -> str:
     """Return the prefix for --sh, or nothing without it."""
     if not arguments.has("sh"):
-        if arguments.has("prefix"):
-            raise UsageError("--prefix goes with --sh")
         return ""
     prefix = arguments.text("prefix", render.PREFIX)
     if not render.is_name(prefix):

@@ -1,0 +1,94 @@
+"""scw-metadata --ssh-keys: which keys may log in, asked by sshd(8) at each login.
+
+Somebody waits, so this takes 3 s at most. That is kept in three ways: a budget
+within which the service is asked; no host names, since nothing can interrupt a
+resolver; and a timer of the kernel's, should all of that fail.
+
+sshd takes no key from a command whose exit status is not 0, and throws away what
+it writes to standard error: so a key that is left out is told there, and is no
+failure, while having neither an answer nor a cache is one.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from scw_signal import agent, document, keys, store, wire
+from scw_signal.cli import process
+from scw_signal.cli.by_hand import Session
+from scw_signal.errors import NonsenseError, ScwSignalError, UsageError
+
+if TYPE_CHECKING:
+    from scw_signal.cli.options import Arguments, Command
+    from scw_signal.document import Node
+
+ACCOUNT = "root"  # whose keys they are on the images of this cloud
+SECONDS = 2.0  # for the service
+LONGEST = 2.5  # seconds that --timeout may make of it
+FENCE = 2.8  # seconds until the kernel ends the process; starting it came before
+MOST_TOLD = 8  # keys that are left out
+
+
+def show(command: Command, arguments: Arguments) -> int:
+    """Print the keys, unless they are asked for somebody whose they are not.
+
+    Returns the exit status, raises ScwSignalError.
+    """
+    signal.setitimer(signal.ITIMER_REAL, FENCE)
+    _check(arguments)
+    accounts = arguments.all("account") or [ACCOUNT]
+    if not set(arguments.operands) <= set(accounts):
+        return process.OK
+    lines, complaints = keys.authorized_keys(_document(command, arguments))
+    for complaint in complaints[:MOST_TOLD]:
+        process.warn(command.name, f"left out: {complaint}")
+    if len(complaints) > MOST_TOLD:
+        process.warn(command.name, f"left out: {len(complaints) - MOST_TOLD} more")
+    process.write("".join(f"{line}\n" for line in lines))
+    return process.OK
+
+
+def _check(arguments: Arguments) -> None:
+    """Raise UsageError for what would make a login unsafe or slow."""
+    if len(arguments.operands) > 1:
+        raise UsageError("--ssh-keys takes one user name at most, as sshd's %u is")
+    if not 0 < arguments.seconds("timeout", SECONDS) <= LONGEST:
+        raise UsageError(f"with --ssh-keys, --timeout is more than 0, up to {LONGEST}")
+    endpoints = wire.endpoints(arguments.all("url"), os.environ)
+    if not all(endpoint.is_numeric() for endpoint in endpoints):
+        raise UsageError("--ssh-keys asks an address: a name could hang or be forged")
+
+
+def _document(command: Command, arguments: Arguments) -> dict[str, Node]:
+    """Return the metadata: the service's, or else what was stored at boot."""
+    if arguments.has("cached"):
+        stored = _stored(arguments)
+        if stored is not None:
+            return stored
+    with closing(Session(command, arguments, SECONDS)) as session:
+        try:
+            return agent.fetch(session.service, session.patience).document
+        except ScwSignalError as error:
+            failure = error
+    stored = _stored(arguments)
+    if stored is None:
+        raise failure
+    process.warn(command.name, f"{failure}; these are the keys of the boot")
+    return stored
+
+
+def _stored(arguments: Arguments) -> dict[str, Node] | None:
+    """Return what the agent stored; None where that is nothing, or damaged.
+
+    Not its flat form, in which one key can hide another.
+    """
+    text = store.read(
+        arguments.text("run-dir", store.RUN_DIRECTORY), store.METADATA_JSON
+    )
+    try:
+        return document.parse((text or "").encode())
+    except NonsenseError:
+        return None

@@ -1,0 +1,415 @@
+"""SSH keys in the metadata. ssh-keygen(1) is the second opinion on what a key is."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from scw_signal import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from scw_signal.document import Node
+
+SAMPLES = Path(__file__).parent / "samples"
+SK_ED25519 = "sk-ssh-ed25519@openssh.com"
+SK_ECDSA = "sk-ecdsa-sha2-nistp256@openssh.com"
+
+
+def string(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + data
+
+
+def mpint(number: int) -> bytes:
+    return string(number.to_bytes(number.bit_length() // 8 + 1, "big"))
+
+
+def line(kind: str, *fields: bytes, comment: str = "") -> str:
+    """Return a key; the fields are what comes after the type, already packed."""
+    blob = base64.b64encode(string(kind.encode()) + b"".join(fields)).decode()
+    return f"{kind} {blob} {comment}".strip()
+
+
+def point(name: str, x: int) -> bytes:
+    """Return a point of a curve, packed: one with an abscissa after p // 3 + x.
+
+    That far from zero because OpenSSH suspects a coordinate that is small.
+    """
+    p, b = keys._CURVES[name.encode()]
+    size = (p.bit_length() + 7) // 8
+    x += p // 3
+    while True:
+        square = (x**3 - 3 * x + b) % p
+        y = pow(square, (p + 1) // 4, p)  # p is 3 modulo 4 in all three
+        if y * y % p == square:
+            return string(b"\x04" + x.to_bytes(size, "big") + y.to_bytes(size, "big"))
+        x += 1
+
+
+def ecdsa(kind: str, name: str, x: int, *more: bytes) -> str:
+    return line(kind, string(name.encode()), point(name, x), *more)
+
+
+ED25519 = line("ssh-ed25519", string(bytes(range(32))))
+ANOTHER = line("ssh-ed25519", string(bytes(32)))
+RSA = line("ssh-rsa", mpint(65537), mpint(2**2047 + 1))
+X = 2**200
+P256 = ecdsa("ecdsa-sha2-nistp256", "nistp256", X)
+
+
+def account(*lines: Node) -> dict[str, Node]:
+    return {"ssh_public_keys": list(lines)}
+
+
+def only_complaint(document: dict[str, Node]) -> str:
+    """Return what was wrong with the only candidate."""
+    lines, complaints = keys.authorized_keys(document)
+    assert lines == []
+    (complaint,) = complaints
+    assert complaint.isprintable()
+    assert len(complaint) < 150
+    return complaint
+
+
+def fingerprints(lines: Sequence[str]) -> list[str]:
+    """Return the fingerprints of the keys that ssh-keygen finds in a file."""
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not installed here")
+    printed = subprocess.run(
+        ["ssh-keygen", "-lf", "-"],
+        input="".join(f"{line}\n" for line in lines).encode(),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    ).stdout
+    return [found.split()[1].decode() for found in printed.splitlines()]
+
+
+def fingerprint(line: str) -> str:
+    digest = hashlib.sha256(base64.b64decode(line.split(" ")[1])).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+# Where they come from
+
+
+def test_account_keys_are_lines_or_objects_with_a_key() -> None:
+    document = account(f"{ED25519} one", {"key": f"{ANOTHER} two", "fingerprint": "x"})
+    assert keys.authorized_keys(document) == (
+        [f"{ED25519} one", f"{ANOTHER} two"],
+        [],
+    )
+
+
+def test_a_tag_has_underscores_for_spaces() -> None:
+    tag = f"AUTHORIZED_KEY={ED25519} a b".replace(" ", "_")
+    assert keys.authorized_keys({"tags": ["web", tag]}) == ([f"{ED25519} a b"], [])
+
+
+def test_a_key_with_every_character_of_base64_survives_a_tag() -> None:
+    key = line("ssh-ed25519", string(b"\0\0" + b"\xfb\xef\xbe" * 5 + b"\xff" * 15))
+    assert "+" in key
+    assert "/" in key
+    document: dict[str, Node] = {"tags": [f"AUTHORIZED_KEY={key.replace(' ', '_')}"]}
+    assert keys.authorized_keys(document)[0] == [key]
+
+
+def test_other_tags_are_no_keys_and_no_complaints() -> None:
+    tags: list[Node] = [f"MY_AUTHORIZED_KEY={ED25519}", ED25519, "AUTHORIZED_KEY", 7]
+    assert keys.authorized_keys({"tags": tags}) == ([], [])
+
+
+def test_a_key_is_there_once_whatever_its_comment() -> None:
+    tag = f"AUTHORIZED_KEY={ED25519}_third".replace(" ", "_")
+    document = {**account(f"{ED25519} first", f"{ED25519}  second"), "tags": [tag]}
+    assert keys.authorized_keys(document) == ([f"{ED25519} first"], [])
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"ssh_public_keys": None, "tags": None},
+        {"ssh_public_keys": [], "tags": []},
+        {"tags": "AUTHORIZED_KEY=x"},
+        {"tags": {"0": "AUTHORIZED_KEY=x"}},
+    ],
+)
+def test_no_keys_are_no_lines_and_no_complaints(document: dict[str, Node]) -> None:
+    assert keys.authorized_keys(document) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("document", "place"),
+    [
+        (account(ED25519, None), "ssh_public_keys.1"),
+        (account(ED25519, 1), "ssh_public_keys.1"),
+        (account(ED25519, {}), "ssh_public_keys.1"),
+        (account(ED25519, {"key": [ANOTHER]}), "ssh_public_keys.1"),
+        (account(ED25519, ""), "ssh_public_keys.1"),
+        ({**account(ED25519), "tags": ["", "AUTHORIZED_KEY="]}, "tags.1"),
+    ],
+)
+def test_a_bad_one_costs_no_other_and_is_named_by_its_place(
+    document: dict[str, Node], place: str
+) -> None:
+    lines, (complaint,) = keys.authorized_keys(document)
+    assert lines == [ED25519]
+    assert complaint.startswith(f"{place}: ")
+
+
+def test_keys_in_a_shape_never_seen_are_a_complaint() -> None:
+    only_complaint({"ssh_public_keys": {"0": ED25519}})
+
+
+@pytest.mark.parametrize("name", ["hostile", "legacy-2018"])
+def test_samples_with_keys_that_are_none_give_none(name: str) -> None:
+    document = json.loads((SAMPLES / f"conf-{name}.json").read_text())
+    lines, complaints = keys.authorized_keys(document)
+    assert lines == []
+    assert complaints
+
+
+# What is a line
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", " ", "\t", "\n\n"])
+def test_white_space_around_a_line_is_cut_off(end: str) -> None:
+    assert keys.authorized_keys(account(end + ED25519 + end))[0] == [ED25519]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        'command="id"',
+        'command="ssh-ed25519 AAAA"',
+        "restrict",
+        'environment="A=b",no-pty',
+        "cert-authority",
+        'from="*"',
+        "#",
+        "@cert-authority",
+        "ssh-ed25519",
+        "ssh-ed25519,",
+        "\u00a0",
+        "-",
+    ],
+)
+def test_nothing_stands_before_the_type(options: str) -> None:
+    only_complaint(account(f"{options} {ED25519}"))
+    only_complaint({"tags": [f"AUTHORIZED_KEY={options} {ED25519}".replace(" ", "_")]})
+
+
+@pytest.mark.parametrize("break_", list("\n\r\t\v\f\0\x1b\x7f\x85\u2028\u2029\u202e"))
+@pytest.mark.parametrize("place", ["{0}{1}{0}", "{0} x{1}{0}", "ssh-ed25519{1}{2}"])
+def test_a_control_character_is_refused_wherever_it_is(break_: str, place: str) -> None:
+    text = place.format(ED25519, break_, ED25519.split(" ")[1])
+    assert "printable" in only_complaint(account(text))
+
+
+def test_a_comment_may_be_in_any_script() -> None:
+    assert keys.authorized_keys(account(f"{ED25519} Zoé 🐡")) == (
+        [f"{ED25519} Zoé 🐡"],
+        [],
+    )
+
+
+def test_a_megabyte_is_refused_and_not_repeated() -> None:
+    document: dict[str, Node] = {"tags": ["AUTHORIZED_KEY=" + "A" * 2**20]}
+    assert only_complaint(document) == "tags.0: longer than 8192 characters"
+
+
+def test_of_a_line_that_is_refused_a_beginning_is_shown_at_most() -> None:
+    assert only_complaint(account("secret" * 100)) == (
+        "ssh_public_keys.0: begins with 'secretsecretsecre...',"
+        " which is no type of key to log in with"
+    )
+
+
+# What is a key
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ED25519,
+        RSA,
+        P256,
+        ecdsa("ecdsa-sha2-nistp384", "nistp384", X),
+        ecdsa("ecdsa-sha2-nistp521", "nistp521", X),
+        line(SK_ED25519, string(bytes(32)), string(b"ssh:")),
+        ecdsa(SK_ECDSA, "nistp256", X, string(b"ssh:login")),
+        line("ssh-rsa", mpint(65537), mpint(2**1023 + 1)),
+        line("ssh-rsa", mpint(3), mpint(2**16383 + 1)),
+    ],
+    ids=lambda key: key.split(" ")[0],
+)
+def test_every_type_that_openssh_takes_is_taken(key: str) -> None:
+    assert keys.authorized_keys(account(f"{key} c")) == ([f"{key} c"], [])
+    assert fingerprints([key]) == [fingerprint(key)]
+
+
+PACKED_POINT = point("nistp256", X)
+OFF_CURVE = PACKED_POINT[:-1] + bytes([PACKED_POINT[-1] ^ 1])
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param("ssh-ed25519", id="type-only"),
+        pytest.param("ssh-ed25519 #", id="no-base64"),
+        pytest.param(ED25519[:-1], id="cut"),
+        pytest.param(ED25519[:-4], id="cut-four"),
+        pytest.param(RSA.rstrip("=") + "A", id="other-padding"),
+        pytest.param(RSA + "=", id="more-padding"),
+        pytest.param(ED25519.replace("AAAA", "AA-A", 1), id="base64url"),
+        pytest.param(ED25519[:-1] + "é", id="not-ascii"),
+        pytest.param(ED25519 + "AAAA", id="longer"),
+        pytest.param(RSA.replace("ssh-rsa", "ssh-ed25519"), id="another-type"),
+        pytest.param(line("ssh-ed25519"), id="no-field"),
+        pytest.param(line("ssh-ed25519", string(bytes(31))), id="short"),
+        pytest.param(line("ssh-ed25519", string(bytes(33))), id="long"),
+        pytest.param(line("ssh-ed25519", string(bytes(32)) * 2), id="two-fields"),
+        pytest.param(line("ssh-ed25519", string(bytes(32)), b"\0"), id="left-over"),
+        pytest.param(line("ssh-ed25519", b"\xff" * 4, bytes(32)), id="huge-length"),
+        pytest.param(line("ssh-rsa", mpint(65537)), id="no-modulus"),
+        pytest.param(line("ssh-rsa", mpint(65537), mpint(2**1022 + 1)), id="rsa-1023"),
+        pytest.param(line("ssh-rsa", mpint(3), mpint(2**16384 + 1)), id="rsa-16385"),
+        pytest.param(line("ssh-rsa", mpint(3), mpint(2**2047)), id="even"),
+        pytest.param(line("ssh-rsa", mpint(1), mpint(2**2047 + 1)), id="exponent-1"),
+        pytest.param(
+            line("ssh-rsa", mpint(3), string(b"\0\0\x80" + b"\1" * 255)), id="spelling"
+        ),
+        pytest.param(line("ssh-rsa", mpint(3), string(b"\x81" * 256)), id="negative"),
+        pytest.param(line("ssh-rsa", mpint(3), string(b"")), id="zero"),
+        pytest.param(
+            line("ecdsa-sha2-nistp256", string(b"nistp384"), point("nistp384", X)),
+            id="another-curve",
+        ),
+        pytest.param(
+            line("ecdsa-sha2-nistp256", string(b"nistp256"), OFF_CURVE), id="off-curve"
+        ),
+        pytest.param(
+            line(
+                "ecdsa-sha2-nistp256",
+                string(b"nistp256"),
+                string(b"\x02" + PACKED_POINT[5:37]),
+            ),
+            id="compressed",
+        ),
+        pytest.param(
+            line("ecdsa-sha2-nistp256", string(b"nistp256"), string(b"\0")),
+            id="infinity",
+        ),
+        pytest.param(line(SK_ED25519, string(bytes(32))), id="no-application"),
+        pytest.param(line(SK_ED25519, string(b"ssh:")), id="no-key"),
+        pytest.param(
+            line(SK_ED25519, string(bytes(32)), string(b"ssh:\n")), id="application"
+        ),
+        pytest.param(
+            line("ssh-dss", *[mpint(2**1023 + 1)] * 4),
+            id="dss",
+        ),
+        pytest.param(
+            line("ssh-ed25519-cert-v01@openssh.com", string(bytes(32))), id="cert"
+        ),
+    ],
+)
+def test_what_is_not_wholly_a_key_is_refused(key: str) -> None:
+    only_complaint(account(key))
+
+
+# Any key, any damage
+
+comments = st.text(
+    st.characters(exclude_categories=("C", "Z")), min_size=0, max_size=20
+)
+ed25519_keys = st.builds(
+    lambda raw: line("ssh-ed25519", string(raw)), st.binary(min_size=32, max_size=32)
+)
+sk_keys = st.builds(
+    lambda raw, name: line(SK_ED25519, string(raw), string(f"ssh:{name}".encode())),
+    st.binary(min_size=32, max_size=32),
+    st.text("abc.-:/", max_size=10),
+)
+rsa_keys = st.builds(
+    lambda e, bits, n: line(
+        "ssh-rsa", mpint(2 * e + 1), mpint(1 << bits - 1 | n % (1 << bits - 1) | 1)
+    ),
+    st.integers(1, 2**31),
+    st.integers(1024, 4096),
+    st.integers(0, 2**4096),
+)
+ecdsa_keys = st.builds(
+    lambda name, x: ecdsa(f"ecdsa-sha2-{name}", name, x),
+    st.sampled_from(["nistp256", "nistp384", "nistp521"]),
+    st.integers(0, 2**250),
+)
+EVERY_KEY = st.one_of(ed25519_keys, sk_keys, rsa_keys, ecdsa_keys)
+
+few = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+@few
+@given(st.lists(st.tuples(EVERY_KEY, comments), min_size=10, max_size=20))
+def test_every_key_comes_back_as_it_is_and_openssh_takes_it(
+    made: list[tuple[str, str]],
+) -> None:
+    unique = {key: f"{key} {comment}".strip() for key, comment in reversed(made)}
+    lines, complaints = keys.authorized_keys(account(*unique.values()))
+    assert complaints == []
+    assert lines == list(unique.values())
+    assert fingerprints(lines) == [fingerprint(line) for line in lines]
+
+
+NASTY = st.sampled_from([*'"#\\,=@ \t\n\r\0A/+_', "é", 'command="id" ', "ssh-rsa ", ""])
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> str:
+    text = draw(EVERY_KEY) + " " + draw(comments)
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, min(len(text), 60)))
+        cut = draw(st.integers(0, 2))
+        text = text[:at] + draw(NASTY) + text[at + cut :]
+    return text
+
+
+@few
+@given(st.lists(damaged(), min_size=30, max_size=40))
+def test_whatever_is_printed_of_damaged_lines_is_a_key_and_nothing_before_it(
+    texts: list[str],
+) -> None:
+    lines, complaints = keys.authorized_keys(account(*texts))
+    assert len(lines) + len(complaints) <= len(texts)
+    assert all(line.split(" ")[0] in keys._CHECKS for line in lines)
+    assert all(text.isprintable() for text in (*lines, *complaints))
+    assert fingerprints(lines) == [fingerprint(line) for line in lines]
+
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=10),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["key", "x"]), inner, max_size=2)
+    ),
+    max_leaves=10,
+)
+
+
+@given(json_values, json_values)
+def test_no_document_is_an_error(account_keys: Any, tags: Any) -> None:
+    lines, _ = keys.authorized_keys({"ssh_public_keys": account_keys, "tags": tags})
+    assert lines == []
