@@ -789,7 +789,7 @@ time.time = lambda: true() + next(days)
 def test_nothing_depends_on_the_time_of_day(tmp_path: Path) -> None:
     env = injected(tmp_path / "inject", NO_TIME_OF_DAY)
     directory = tmp_path / "run"
-    faults = ["state/503:1", "state/429-date=1:1", "state/reset:1", "conf/404:1"]
+    faults = ["state/reset:1", "state/404:1", "state/429-date=1:1", "conf/404:1"]
     with Emulator(faults=faults) as service:
         words = serving(service.url, directory)
         agent_ = run("scw-signald", *words, "--deadline", "5", env=env)
