@@ -131,7 +131,8 @@ def test_other_tags_are_no_keys_and_no_complaints() -> None:
 
 def test_a_key_is_there_once_whatever_its_comment() -> None:
     tag = f"AUTHORIZED_KEY={ED25519}_third".replace(" ", "_")
-    document = {**account(f"{ED25519} first", f"{ED25519}  second"), "tags": [tag]}
+    document = account(f"{ED25519} first", f"{ED25519}  second")
+    document["tags"] = [tag]
     assert keys.authorized_keys(document) == ([f"{ED25519} first"], [])
 
 
