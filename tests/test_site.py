@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
@@ -36,11 +37,11 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(
-    release: Path, *words: str | Path, umask: int = 0o022
+    release: Path, *words: str | Path, umask: int = 0o022, before: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, release / IMAGE / "make-site", *words],
-        env={"SOURCE_DATE_EPOCH": "1700000000"},
+        [*before, sys.executable, release / IMAGE / "make-site", *words],
+        env={"SOURCE_DATE_EPOCH": "1700000000", "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
         umask=umask,
@@ -89,18 +90,53 @@ def test_it_has_what_the_installation_needs(site: Path) -> None:
         assert f"{PLACE}/release/{path}" in names
 
 
-def package(path: Path, first: str = "+CONTENTS") -> Path:
+def package(path: Path, *depends: str, first: str = "+CONTENTS") -> Path:
+    """Make a package in OpenBSD's shape: the packing list, and then the files."""
+    lines = "".join(f"@depend {depend}\n" for depend in depends)
     with tarfile.open(path, "w:gz") as archive:
-        archive.addfile(tarfile.TarInfo(first))
+        for name, data in (
+            (first, f"@name {path.stem}\n{lines}".encode()),
+            ("bin/x", os.urandom(100_000)),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
     return path
 
 
-def test_packages_go_along(release: Path, tmp_path: Path, site: Path) -> None:
-    assert site.name == "site80.tgz"
-    done = make(release, "8.1", package(tmp_path / "python-3.13.1.tgz"))
+LIBFFI = "devel/libffi:libffi-*:libffi-3.4.4p1"
+
+
+def test_packages_go_along_as_they_are(release: Path, tmp_path: Path) -> None:
+    packages = [
+        package(tmp_path / "python-3.13.1.tgz", LIBFFI),
+        package(tmp_path / "libffi-3.4.6.tgz"),  # another version may do
+    ]
+    done = make(release, "8.1", *packages)
     assert (done.returncode, done.stdout) == (0, "dist/site81.tgz\n")
     with tarfile.open(release / "dist/site81.tgz") as archive:
-        assert f"{PLACE}/packages/python-3.13.1.tgz" in archive.getnames()
+        for path in packages:
+            file = archive.extractfile(f"{PLACE}/packages/{path.name}")
+            assert file is not None
+            assert file.read() == path.read_bytes()
+
+
+def test_packages_that_would_need_a_network_are_one_line_and_nothing_made(
+    release: Path, tmp_path: Path
+) -> None:
+    lonely = package(
+        tmp_path / "python-3.13.1.tgz", LIBFFI, "archivers/bzip2:bzip2-*:bzip2-1.0.8p0"
+    )
+    libffi = package(tmp_path / "libffi-3.4.4p1.tgz")
+    for packages, message in (
+        ([lonely], "packages depend on others: add bzip2-1.0.8p0, libffi-3.4.4p1"),
+        ([lonely, libffi], "packages depend on others: add bzip2-1.0.8p0"),
+        ([libffi], "there is no python-3.x.tgz among the packages"),
+    ):
+        done = make(release, "9.9", *packages)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"make-site: {message}\n"
+    assert not list((release / "dist").glob("site99*"))
 
 
 @pytest.mark.parametrize("word", ["", "8", "80", "8.0.1", "a.b", "-rf", "8.0\n"])
@@ -117,18 +153,40 @@ def test_what_is_no_release_is_one_line_and_nothing_made(
 def test_what_is_no_package_is_one_line_and_nothing_made(
     release: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "text.tgz").write_text("no")
+    whole = package(tmp_path / "python-3.13.1.tgz").read_bytes()
+    for name, data in (
+        ("text.tgz", b"no"),
+        ("empty.tgz", b""),
+        ("half.tgz", whole[: len(whole) // 2]),
+        ("damaged.tgz", whole[:50_000] + b"\0" * 1000 + whole[51_000:]),
+    ):
+        (tmp_path / name).write_bytes(data)
+    with tarfile.open(tmp_path / "nothing.tgz", "w:gz"):
+        pass
     wrong = [
-        tmp_path / "missing.tgz",
-        tmp_path / "text.tgz",
+        *(
+            tmp_path / f"{name}.tgz"
+            for name in ("missing", "text", "empty", "half", "damaged", "nothing")
+        ),
         tmp_path,
-        package(tmp_path / "other.tgz", "x"),
+        package(tmp_path / "other.tgz", first="x"),
         package(tmp_path / "python.tar"),
     ]
     for path in wrong:
         done = make(release, "9.9", path)
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr == f"make-site: not a package of OpenBSD: {str(path)!r}\n"
+        assert done.stderr == (
+            f"make-site: not a package of OpenBSD, or not whole: {str(path)!r}\n"
+        )
+    assert not list((release / "dist").glob("site99*"))
+
+
+def test_without_space_it_is_one_line_and_nothing_left(release: Path) -> None:
+    if shutil.which("prlimit") is None:
+        pytest.skip("prlimit is not installed here")
+    done = make(release, "9.9", before=("prlimit", "--fsize=4096"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "make-site: [Errno 27] File too large\n"
     assert not list((release / "dist").glob("site99*"))
 
 
