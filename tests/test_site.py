@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
@@ -36,11 +37,11 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(
-    release: Path, *words: str | Path, umask: int = 0o022
+    release: Path, *words: str | Path, umask: int = 0o022, before: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, release / IMAGE / "make-site", *words],
-        env={"SOURCE_DATE_EPOCH": "1700000000"},
+        [*before, sys.executable, release / IMAGE / "make-site", *words],
+        env={"SOURCE_DATE_EPOCH": "1700000000", "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
         umask=umask,
@@ -89,18 +90,53 @@ def test_it_has_what_the_installation_needs(site: Path) -> None:
         assert f"{PLACE}/release/{path}" in names
 
 
-def package(path: Path, first: str = "+CONTENTS") -> Path:
+def package(path: Path, *depends: str, first: str = "+CONTENTS") -> Path:
+    """Make a package in OpenBSD's shape: the packing list, and then the files."""
+    lines = "".join(f"@depend {depend}\n" for depend in depends)
     with tarfile.open(path, "w:gz") as archive:
-        archive.addfile(tarfile.TarInfo(first))
+        for name, data in (
+            (first, f"@name {path.stem}\n{lines}".encode()),
+            ("bin/x", os.urandom(100_000)),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
     return path
 
 
-def test_packages_go_along(release: Path, tmp_path: Path, site: Path) -> None:
-    assert site.name == "site80.tgz"
-    done = make(release, "8.1", package(tmp_path / "python-3.13.1.tgz"))
+LIBFFI = "devel/libffi:libffi-*:libffi-3.4.4p1"
+
+
+def test_packages_go_along_as_they_are(release: Path, tmp_path: Path) -> None:
+    packages = [
+        package(tmp_path / "python-3.13.1.tgz", LIBFFI),
+        package(tmp_path / "libffi-3.4.6.tgz"),  # another version may do
+    ]
+    done = make(release, "8.1", *packages)
     assert (done.returncode, done.stdout) == (0, "dist/site81.tgz\n")
     with tarfile.open(release / "dist/site81.tgz") as archive:
-        assert f"{PLACE}/packages/python-3.13.1.tgz" in archive.getnames()
+        for path in packages:
+            file = archive.extractfile(f"{PLACE}/packages/{path.name}")
+            assert file is not None
+            assert file.read() == path.read_bytes()
+
+
+def test_packages_that_would_need_a_network_are_one_line_and_nothing_made(
+    release: Path, tmp_path: Path
+) -> None:
+    lonely = package(
+        tmp_path / "python-3.13.1.tgz", LIBFFI, "archivers/bzip2:bzip2-*:bzip2-1.0.8p0"
+    )
+    libffi = package(tmp_path / "libffi-3.4.4p1.tgz")
+    for packages, message in (
+        ([lonely], "packages depend on others: add bzip2-1.0.8p0, libffi-3.4.4p1"),
+        ([lonely, libffi], "packages depend on others: add bzip2-1.0.8p0"),
+        ([libffi], "there is no python-3.x.tgz among the packages"),
+    ):
+        done = make(release, "9.9", *packages)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"make-site: {message}\n"
+    assert not list((release / "dist").glob("site99*"))
 
 
 @pytest.mark.parametrize("word", ["", "8", "80", "8.0.1", "a.b", "-rf", "8.0\n"])
@@ -117,18 +153,40 @@ def test_what_is_no_release_is_one_line_and_nothing_made(
 def test_what_is_no_package_is_one_line_and_nothing_made(
     release: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "text.tgz").write_text("no")
+    whole = package(tmp_path / "python-3.13.1.tgz").read_bytes()
+    for name, data in (
+        ("text.tgz", b"no"),
+        ("empty.tgz", b""),
+        ("half.tgz", whole[: len(whole) // 2]),
+        ("damaged.tgz", whole[:50_000] + b"\0" * 1000 + whole[51_000:]),
+    ):
+        (tmp_path / name).write_bytes(data)
+    with tarfile.open(tmp_path / "nothing.tgz", "w:gz"):
+        pass
     wrong = [
-        tmp_path / "missing.tgz",
-        tmp_path / "text.tgz",
+        *(
+            tmp_path / f"{name}.tgz"
+            for name in ("missing", "text", "empty", "half", "damaged", "nothing")
+        ),
         tmp_path,
-        package(tmp_path / "other.tgz", "x"),
+        package(tmp_path / "other.tgz", first="x"),
         package(tmp_path / "python.tar"),
     ]
     for path in wrong:
         done = make(release, "9.9", path)
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr == f"make-site: not a package of OpenBSD: {str(path)!r}\n"
+        assert done.stderr == (
+            f"make-site: not a package of OpenBSD, or not whole: {str(path)!r}\n"
+        )
+    assert not list((release / "dist").glob("site99*"))
+
+
+def test_without_space_it_is_one_line_and_nothing_left(release: Path) -> None:
+    if shutil.which("prlimit") is None:
+        pytest.skip("prlimit is not installed here")
+    done = make(release, "9.9", before=("prlimit", "--fsize=4096"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "make-site: [Errno 27] File too large\n"
     assert not list((release / "dist").glob("site99*"))
 
 
@@ -158,10 +216,12 @@ class System:
             archive.extractall(path / "unpacked", filter="tar")
         shutil.move(path / "unpacked/usr/local/share", path / "local/share")
         self.share = path / "local/share/scw_signal"
-        # It has tests of its own, and a system of its own to install on.
+        # What these do has tests of its own.
         self.stub(self.share / "release/packaging/openbsd/install", "install")
-        for name in ("rcctl", "logger"):
+        for name in ("rcctl", "logger", "sleep"):
             self.stub(path / "bin" / name, name)
+        # It lets what it bounds run, and says how it was bounded.
+        self.stub(path / "bin/timeout", "timeout", 'shift 3; exec "$@"')
         python = "touch /usr/local/bin/python3; chmod +x /usr/local/bin/python3"
         self.stub(path / "bin/pkg_add", "pkg_add", python)
 
@@ -188,10 +248,10 @@ class System:
         if not script.exists():
             return ""
         script = script.rename(self.etc / "rc.firsttime.run")
-        # What ksh would run by its first line, mksh is to run here.
-        said = self.run("mksh", "-c", f"mksh $(cat /etc/{script.name})")
+        lines = script.read_text().splitlines()
         script.unlink()
-        return said
+        # What ksh would run by its first line, mksh is to run here.
+        return "".join(self.run("mksh", *line.split()) for line in lines)
 
     def asks(self) -> list[str]:
         lines = self.asked.read_text().splitlines() if self.asked.exists() else []
@@ -227,43 +287,66 @@ def test_the_network_is_asked_for_both_addresses(system: System) -> None:
 
 
 def test_what_the_user_has_configured_stays(system: System) -> None:
-    for name, text in (
-        ("boot.conf", "set tty com1\n"),
-        ("hostname.vio0", "inet 192.0.2.1\n"),
-    ):
+    configured = {
+        "boot.conf": "set tty com1\n",
+        "hostname.vio0": "inet 192.0.2.1\n",
+        "rc.conf.local": 'pkg_scripts="a b"\n',
+    }
+    for name, text in configured.items():
         (system.etc / name).write_text(text)
     system.site("install.site")
-    assert (system.etc / "boot.conf").read_text() == "set tty com1\n"
-    assert (system.etc / "hostname.vio0").read_text() == "inet 192.0.2.1\n"
+    for name, text in configured.items():
+        assert (system.etc / name).read_text() == text
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        (None, "pkg_scripts=scw_signal\n"),
-        ("sshd_flags=\n", "sshd_flags=\npkg_scripts=scw_signal\n"),
-        ("pkg_scripts=a b\nx=y\n", "pkg_scripts=a b scw_signal\nx=y\n"),
-    ],
-)
-def test_the_service_is_enabled(system: System, before: str | None, after: str) -> None:
-    if before is not None:
-        (system.etc / "rc.conf.local").write_text(before)
+def test_the_speed_of_a_console_that_was_chosen_stays(system: System) -> None:
+    chosen = TTYS.replace("unknown off", "vt220 on secure").replace("9600", "19200")
+    (system.etc / "ttys").write_text(chosen)
+    system.site("install.site")
+    assert (system.etc / "ttys").read_text() == chosen
+
+
+ADDED = ["timeout -k 10 300 pkg_add -I python%3", "pkg_add -I python%3"]
+ENABLED = ["install ", "rcctl enable scw_signal", "rcctl get scw_signal status"]
+STARTED = "rcctl start scw_signal"
+
+
+def test_the_first_boot_adds_python_installs_enables_and_starts(
+    system: System,
+) -> None:
     for _ in range(2):
         system.site("install.site")
-        assert (system.etc / "rc.conf.local").read_text() == after
-
-
-def test_the_first_boot_adds_python_installs_and_starts(system: System) -> None:
-    system.site("install.site")
     assert system.boot() == ""
-    assert system.asks() == [
-        "pkg_add -I python3",
-        "install ",
-        "rcctl enable scw_signal",
-        "rcctl start scw_signal",
-    ]
+    assert system.asks() == [*ADDED, *ENABLED, STARTED]
     assert system.boot() == ""
     assert system.asks() == []
+
+
+def test_a_network_that_comes_late_is_waited_for(system: System) -> None:
+    pkg_add = system.path / "bin/pkg_add"
+    good = system.path / "bin/good"
+    good.write_text(pkg_add.read_text())
+    good.chmod(0o755)
+    # The third pause is long enough.
+    count = f'[ "$(grep -c ^sleep {system.asked})" -lt 3 ] || mv {good} {pkg_add}'
+    system.stub(system.path / "bin/sleep", "sleep", count)
+    system.stub(pkg_add, "pkg_add", "exit 1")
+    system.site("install.site")
+    assert system.boot() == ""
+    asked = system.asks()
+    assert asked == [*[*ADDED, "sleep 5"] * 3, *ADDED, *ENABLED, STARTED]
+
+
+@pytest.mark.parametrize(("status", "tries"), [(1, 12), (124, 1), (137, 1)])
+def test_a_mirror_without_an_answer_does_not_hold_the_boot_up(
+    system: System, status: int, tries: int
+) -> None:
+    system.stub(system.path / "bin/timeout", "timeout", f"exit {status}")
+    system.site("install.site")
+    assert "Python could not be added; the next boot tries again" in system.boot()
+    asked = system.asks()
+    assert asked.count(ADDED[0]) == tries
+    assert asked.count("sleep 5") == tries - 1
 
 
 def test_python_comes_from_the_set_if_it_is_there(system: System) -> None:
@@ -272,7 +355,7 @@ def test_python_comes_from_the_set_if_it_is_there(system: System) -> None:
     system.site("install.site")
     system.boot()
     place = "/usr/local/share/scw_signal/packages/python-3.13.1.tgz"
-    assert system.asks()[0] == f"pkg_add -I {place}"
+    assert system.asks() == [f"pkg_add -I {place}", *ENABLED, STARTED]
 
 
 @pytest.mark.parametrize("broken", ["pkg_add", "install"])
@@ -289,20 +372,51 @@ def test_a_first_boot_that_fails_goes_on_and_the_next_tries_again(
     for _ in range(2):
         assert "the next boot tries again" in system.boot()
         asked = system.asks()
-        assert "rcctl start scw_signal" not in asked
+        assert not [line for line in asked if line.startswith("rcctl")]
         assert asked[-1].startswith("logger -t scw_signal -p daemon.err first boot: ")
+    system.site("upgrade.site")  # this, too, is no reason to do it twice
     path.write_text(good)
     assert system.boot() == ""
-    assert system.asks()[-1] == "rcctl start scw_signal"
+    assert system.asks()[-4:] == [*ENABLED, STARTED]
+    assert system.boot() == ""
+    assert system.asks() == []
 
 
-def test_after_an_upgrade_the_first_boot_installs_again(system: System) -> None:
+UPGRADED = ["install ", "rcctl get scw_signal status"]
+
+
+@pytest.fixture
+def upgraded(system: System) -> System:
+    """Return a system that was installed, has booted, and was then upgraded."""
     system.site("install.site")
     system.boot()
     system.asks()
-    system.site("upgrade.site")
-    system.site("upgrade.site")
-    system.boot()
-    assert system.asks() == [
-        "install ", "rcctl enable scw_signal", "rcctl start scw_signal",
-    ]  # fmt: skip
+    for _ in range(2):
+        system.site("upgrade.site")
+    return system
+
+
+def test_after_an_upgrade_the_first_boot_installs_again(upgraded: System) -> None:
+    assert upgraded.boot() == ""
+    assert upgraded.asks() == [*UPGRADED, STARTED]
+
+
+def test_after_an_upgrade_a_service_that_was_disabled_stays_so(
+    upgraded: System,
+) -> None:
+    upgraded.stub(upgraded.path / "bin/rcctl", "rcctl", '[ "$1" != get ]')
+    assert upgraded.boot() == ""
+    assert upgraded.asks() == UPGRADED
+
+
+def test_after_an_upgrade_another_try_does_not_enable_either(
+    upgraded: System,
+) -> None:
+    install = upgraded.share / "release/packaging/openbsd/install"
+    good = install.read_text()
+    upgraded.stub(install, "install", "exit 1")
+    assert "the next boot tries again" in upgraded.boot()
+    upgraded.asks()
+    install.write_text(good)
+    upgraded.boot()
+    assert upgraded.asks() == [*UPGRADED, STARTED]
