@@ -31,7 +31,7 @@ help:
 	@echo "make site    a set for OpenBSD's installer: RELEASE=8.0, PACKAGES="
 	@echo "make port    the generated files of the OpenBSD port"
 	@echo "make install lay it out; SYSTEM=, PREFIX=, DESTDIR=: see packaging/install"
-	@echo "make uninstall: take that away again"
+	@echo "make uninstall  take that away again"
 	@echo "make clean   remove what these made"
 
 # The tests run against the wheel, installed as a user would have it.

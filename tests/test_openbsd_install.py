@@ -646,7 +646,7 @@ def test_without_python_it_says_how_to_get_it(root: Root) -> None:
     # The listing expects one.
     root.python.symlink_to("nowhere")
     assert refusal(root) == (
-        "install: there is no /usr/local/bin/python3: pkg_add python3\n"
+        "install: there is no /usr/local/bin/python3: pkg_add python%3\n"
     )
 
 
@@ -660,7 +660,7 @@ def test_an_old_python_is_refused_by_its_version(root: Root) -> None:
     root.python.chmod(0o755)
     assert refusal(root) == (
         "install: /usr/local/bin/python3 is Python 3.9, and 3.10 is needed:"
-        " pkg_add -u python3\n"
+        " pkg_add -u python%3\n"
     )
 
 
