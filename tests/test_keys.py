@@ -277,6 +277,10 @@ OFF_CURVE = PACKED_POINT[:-1] + bytes([PACKED_POINT[-1] ^ 1])
         pytest.param(ED25519[:-1] + "é", id="not-ascii"),
         pytest.param(ED25519 + "AAAA", id="longer"),
         pytest.param(RSA.replace("ssh-rsa", "ssh-ed25519"), id="another-type"),
+        pytest.param(
+            line("ssh-rsa", string(bytes(32))).replace("ssh-rsa", "ssh-ed25519"),
+            id="another-type-inside",
+        ),
         pytest.param(line("ssh-ed25519"), id="no-field"),
         pytest.param(line("ssh-ed25519", string(bytes(31))), id="short"),
         pytest.param(line("ssh-ed25519", string(bytes(33))), id="long"),

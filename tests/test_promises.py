@@ -203,6 +203,8 @@ def test_a_resolver_that_fails(live: Callable[..., Life], tmp_path: Path) -> Non
     "command",
     [
         ("signal_state", "booted"),
+        ("metadata", "hostname"),
+        ("metadata", "--ssh-keys", "root"),
         ("userdata",),
         ("userdata", "role"),
         ("userdata", "role", "db"),
