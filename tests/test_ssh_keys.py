@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ONE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
 TWO = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
+OWN_RUN = 'mount -t tmpfs none /run && mkdir -m 755 /run/sshd && exec "$@"'
+
 pytestmark = pytest.mark.usefixtures("commands")
 
 
@@ -274,6 +276,24 @@ class Sshd(NamedTuple):
         return False
 
 
+def sshd_program() -> list[str]:
+    """Return how to run sshd, or skip the test.
+
+    With a /run of its own: Debian's needs a directory there, and notes in
+    another file who logs in.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("running sshd takes root")
+    # It starts itself anew for a connection, and wants to know its whole path.
+    program = shutil.which("sshd", path=ENVIRONMENT["PATH"])
+    if program is None or shutil.which("ssh") is None:
+        pytest.skip("OpenSSH is not installed here")
+    own_run = ["unshare", "--mount", "sh", "-c", OWN_RUN, "sh"]
+    if subprocess.run([*own_run, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespace can be made here")
+    return [*own_run, program]
+
+
 def configuration(directory: Path, port: int, command: str) -> str:
     return f"""\
 Port {port}
@@ -315,13 +335,10 @@ def running(directory: Path, service: Emulator) -> Iterator[Sshd]:
     words = f"--ssh-keys --url {service.url} --run-dir {directory}/run %u"
     settings = directory / "sshd_config"
     settings.write_text(configuration(directory, port, f"{command} {words}"))
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    # sshd starts itself anew for a connection, and wants its own whole path.
-    program = str(shutil.which("sshd", path=ENVIRONMENT["PATH"]))
     with (
         (directory / "log").open("wb") as log,
         subprocess.Popen(
-            [program, "-D", "-e", "-f", str(settings)],
+            [*sshd_program(), "-D", "-e", "-f", str(settings)],
             env=ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             stderr=log,
@@ -344,11 +361,8 @@ def await_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture
 def sshd(service: Emulator) -> Iterator[Sshd]:
-    if os.geteuid() != 0:
-        pytest.skip("running sshd takes root")
-    if not shutil.which("sshd", path=ENVIRONMENT["PATH"]) or not shutil.which("ssh"):
-        pytest.skip("OpenSSH is not installed here")
-    with tempfile.TemporaryDirectory(prefix="scwtest-", dir="/run") as name:
+    sshd_program()
+    with tempfile.TemporaryDirectory(prefix="scwtest-", dir="/var/lib") as name:
         directory = Path(name)
         directory.chmod(0o755)
         with running(directory, service) as sshd:
@@ -398,11 +412,7 @@ def test_a_key_with_options_lets_nobody_in(sshd: Sshd, service: Emulator) -> Non
 
 
 def test_sshd_takes_what_the_manual_says(tmp_path: Path) -> None:
-    program = shutil.which("sshd", path=ENVIRONMENT["PATH"])
-    if program is None:
-        pytest.skip("OpenSSH is not installed here")
-    if os.geteuid() != 0:
-        pytest.skip("testing a configuration of sshd takes root")
+    sshd_program()
     page = (ROOT / "packaging" / "man" / "scw-metadata.1").read_text()
     example = page[page.index("\nMatch User root") :].split("\n.Ed", 1)[0]
     subprocess.run(
@@ -412,7 +422,7 @@ def test_sshd_takes_what_the_manual_says(tmp_path: Path) -> None:
     )
     (tmp_path / "config").write_text(f"HostKey {tmp_path}/host\n{example}\n")
     effective = subprocess.run(
-        [program, "-T", "-f", tmp_path / "config", "-C", "user=root"],
+        [*sshd_program(), "-T", "-f", str(tmp_path / "config"), "-C", "user=root"],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
