@@ -1,0 +1,167 @@
+"""The response file of autoinstall(8): every answer that the installer is given.
+
+Strategy: each question of the way that we take is answered here, those with a good
+default too, so that a default which changes changes nothing. How the installer
+looks an answer up, in `_autorespond` of distrib/miniroot/install.sub: the first
+line whose left side is in the question as whole words, without regard to case, up
+to a blank, a question mark or the end. That line is then gone; a question that is
+asked again gets the next one, or else its default. So the order of lines with the
+same left side matters, and `done` ends a selection that would otherwise go on to
+eat the answers meant for the next location.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from scw_signal.document import is_hostname
+from scw_signal.keys import authorized_keys
+from scw_signal.terminal import printable
+
+from .errors import BuildError
+
+# autoinstall(8): thirteen asterisks permit no password at all.
+NO_PASSWORD = "*" * 13
+SITE_DIRECTORY = "site"  # where the site set is served
+LONGEST_LABEL = 63  # RFC 1035, section 2.3.4
+
+
+class Release(NamedTuple):
+    """A release of OpenBSD, such as 8.0."""
+
+    major: int
+    minor: int
+
+    def __str__(self) -> str:
+        """Return it as people write it: 8.0."""
+        return f"{self.major}.{self.minor}"
+
+    @property
+    def digits(self) -> str:
+        """It, as the names of files have it: 80."""
+        return f"{self.major}{self.minor}"
+
+
+class System(NamedTuple):
+    """What the installed system is to be."""
+
+    release: Release
+    hostname: str
+    ssh_key: str
+    timezone: str
+    sets: str  # patterns for the installer, which has all sets selected at first
+    layout: bool  # whether a template for disklabel(8) is served
+
+
+class Answer(NamedTuple):
+    """A line of the response file."""
+
+    question: str
+    answer: str
+
+
+def answers(system: System, server: str) -> list[Answer]:
+    """Return all answers, in the order in which they are wanted.
+
+    `server` is where the guest finds what we serve: an address and a port.
+    """
+    return [
+        Answer(*line)
+        for line in (
+            ("Terminal type", "vt220"),
+            ("System hostname", system.hostname),
+            ("Network interface to configure", "vio0"),
+            ("IPv4 address for vio0", "autoconf"),
+            ("IPv6 address for vio0", "autoconf"),
+            ("Network interface to configure", "done"),
+            ("DNS domain name", "my.domain"),
+            ("Password for root account", NO_PASSWORD),
+            ("Public ssh key for root account", system.ssh_key),
+            ("Start sshd(8) by default", "yes"),
+            ("Do you expect to run the X Window System", "no"),
+            ("Do you want the X Window System to be started by xenodm(1)", "no"),
+            ("Change the default console to com0", "yes"),
+            ("Which speed should com0 use", "115200"),
+            ("Setup a user", "no"),
+            ("Allow root ssh login", "prohibit-password"),
+            ("What timezone are you in", system.timezone),
+            ("Which disk is the root disk", "sd0"),
+            ("Encrypt the root disk with a (p)assphrase or (k)eydisk", "no"),
+            ("Use (W)hole disk MBR, whole disk (G)PT or (E)dit", "gpt"),
+            # Asked where the kernel saw no frame buffer of EFI. Its default is no,
+            # which leads back to the question before, and there to an MBR.
+            ("An EFI/GPT disk may not boot. Proceed", "yes"),
+            (
+                "URL to autopartitioning template for disklabel",
+                f"http://{server}/disklabel" if system.layout else "none",
+            ),
+            ("Use (A)uto layout, (E)dit auto layout, or create (C)ustom layout", "a"),
+            ("Which disk do you wish to initialize", "done"),
+            # The sets of the release are on the medium, which is checked as a whole.
+            ("Location of sets", "disk"),
+            ("Is the disk partition already mounted", "no"),
+            ("Which disk contains the install media", "sd1"),
+            ("Which sd1 partition has the install sets", "a"),
+            ("Pathname to the sets", f"{system.release}/amd64"),
+            ("Set name(s)", f"{system.sets} done".strip()),
+            ("Continue without verification", "yes"),
+            # The site set is ours, which nobody has signed.
+            ("Location of sets", "http"),
+            ("HTTP proxy URL", "none"),
+            ("HTTP Server", f"http://{server}"),
+            ("Server directory", SITE_DIRECTORY),
+            ("INSTALL.amd64 not found. Use sets found here anyway", "yes"),
+            ("Set name(s)", "site* done"),
+            ("Continue without verification", "yes"),
+            ("Location of sets", "done"),
+        )
+    ]
+
+
+def response_file(system: System, server: str) -> str:
+    """Return the response file."""
+    return "".join(
+        f"{question} = {answer}\n" for question, answer in answers(system, server)
+    )
+
+
+def index(name: str, size: int) -> str:
+    """Return index.txt for one set of `size` bytes: lines as of ls(1) with -l."""
+    return f"-rw-r--r--  1 0  0  {size} Jan  1 00:00:00 2000 {name}\n"
+
+
+def hostname(word: str) -> str:
+    """Return a short host name, as the installer asks for; raises BuildError."""
+    if "." in word or len(word) > LONGEST_LABEL or not is_hostname(word):
+        raise BuildError(
+            f"no host name: {printable(word)!r}; letters, digits and inner hyphens"
+            " make a short one"
+        )
+    return word
+
+
+def timezone(word: str) -> str:
+    """Return the name of a time zone, as far as it could be one; raises BuildError."""
+    if not re.fullmatch(r"[A-Z][A-Za-z0-9_+-]*(/[A-Z][A-Za-z0-9_+-]*)*", word):
+        raise BuildError(f"no time zone: {printable(word)!r}; as in Europe/Paris")
+    return word
+
+
+def sets(words: str) -> str:
+    """Return patterns of sets to add or, with a hyphen, to leave out."""
+    for word in words.split():
+        if not re.fullmatch(r"[-+]?[A-Za-z0-9.*]+", word) or word in {"done", "abort"}:
+            raise BuildError(f"no pattern of sets: {printable(word)!r}; as in -x*")
+    return " ".join(words.split())
+
+
+def ssh_key(text: str, name: str) -> str:
+    """Return the one public key in a file named `name`; raises BuildError."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) != 1:
+        raise BuildError(f"{name}: {len(lines)} lines where one public key was due")
+    keys, complaints = authorized_keys({"ssh_public_keys": [lines[0]]})
+    if complaints:
+        raise BuildError(f"{name}: no public key: {complaints[0].partition(': ')[2]}")
+    return keys[0]

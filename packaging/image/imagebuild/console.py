@@ -1,0 +1,236 @@
+"""The dialogue on the serial console, from the firmware to the reboot; pure.
+
+Strategy: the steps are a list in the order in which they happen. Bytes go in, with
+the time; what to type and what to show come out. Each step may take so long; when
+it takes longer, or when one of the known ways to fail shows up, the text says at
+which stage it was and what the console said last.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from scw_signal.terminal import printable
+
+from .errors import BuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# Bytes of a line that has not ended yet; everything that is looked for fits in one.
+LONGEST_LINE = 4096
+# Seconds that a machine may take to end, once it reboots.
+LAST_BREATH = 60.0
+# Seconds: a question that nobody answers for so long is one that nobody will.
+PATIENCE = 60.0
+
+# The firmware draws with escape sequences: ECMA-48, section 5.4, and two-byte ones.
+# One that is not complete yet stays, and goes when the rest has come.
+_DRAWING = re.compile(
+    rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_]|[ -/]+[0-~])"
+    rb"|[\x00-\x09\x0b\x0c\x0e-\x1a\x7f]"
+)
+# As ftp(1) shows its progress; a carriage return starts the line again.
+_SET = re.compile(rb"^(?:Installing|Extracting) +([A-Za-z0-9.-]+) ", re.MULTILINE)
+
+
+class Step(NamedTuple):
+    """What is waited for, what is typed then, and the stage that begins with it."""
+
+    awaits: str  # a regular expression
+    stage: str
+    limit: float  # seconds until it must have come
+    types: str = ""  # with no end of line; nothing is typed if empty
+    again: float = 0.0  # seconds of silence after which it is typed once more; or 0
+
+
+class Typed(NamedTuple):
+    """Bytes for the guest."""
+
+    data: bytes
+
+
+class Stage(NamedTuple):
+    """What happens now, for people."""
+
+    name: str
+
+
+# How an installation ends early: what the console shows, and what that means. The
+# texts are those of install.sub and of the kernel.
+FAILURES = [
+    (re.compile(pattern), meaning)
+    for pattern, meaning in (
+        (
+            r'Question has no answer in response file: "([^"\n]*)"',
+            "the installer asks what the response file does not answer: {}",
+        ),
+        (r"(No response file found)", "the installer could not get the response file"),
+        (
+            r"('[^'\n]*' is not a valid [a-z ]+)\.",
+            "the installer refuses an answer: {}",
+        ),
+        (r"(No dhcp address on interface \w+) ", "the installer has no network: {}"),
+        (r"(Autopartitioning failed)", "the installer can not use this layout: {}"),
+        (r"(No autopartitioning template)", "the installer got no layout: {}"),
+        (r"(not properly mounted)", "the installer can not use its new disk: {}"),
+        (r"(Failed to install bootblocks)", "the disk would not boot: {}"),
+        (r"(found no OpenBSD sets)", "the installer looked in vain for sets: {}"),
+        (r"((?:Fetching|Installation) of \S+ failed)", "a set is not to be had: {}"),
+        (r"(Checksum test for \S+ failed)", "a set is damaged: {}"),
+        (r"(install\.site failed)", "the script of the site set failed: {}"),
+        (r"(failed; check /tmp/ai/ai\.log)", "the installer gave up"),
+        (r"\bpanic: ([^\n]*)\n", "the kernel panicked: {}"),
+        (r"\bddb(?:\{\d+\})?> ()", "the kernel stopped in its debugger"),
+        (r"(root device:)", "the kernel of the installer does not find its root"),
+        (
+            r"(UEFI Interactive Shell|No bootable option)",
+            "the firmware found nothing to boot on the medium",
+        ),
+    )
+]
+
+# The end of the output when somebody is being asked.
+_QUESTION = re.compile(r"[^\n]*\?[^\n]*[\])?:] ?$")
+
+
+class Console:
+    """The state of a dialogue: how far it has come, and until when it may take.
+
+    `stage` is what happens now, for people.
+    """
+
+    def __init__(self, steps: Sequence[Step], now: float) -> None:
+        """Begin with the first step; times are seconds on one monotonic clock."""
+        self._steps = steps
+        self._at = 0
+        self._since = now  # the step before came
+        self._heard = now
+        self._pending = b""
+        self._last = ""  # line that was not empty
+        self._set = b""
+        self.stage = "firmware"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step has come."""
+        return self._at == len(self._steps)
+
+    @property
+    def due(self) -> float:
+        """When `tick` is to be called unless something is received earlier."""
+        if self.finished:
+            return self._since + LAST_BREATH
+        moments = [self._since + self._steps[self._at].limit]
+        if _QUESTION.search(self._text()):
+            moments.append(self._heard + PATIENCE)
+        if self._typed and self._typed.again:
+            moments.append(self._heard + self._typed.again)
+        return min(moments)
+
+    def receive(self, data: bytes, now: float) -> Iterator[Typed | Stage]:
+        """Take what the guest has sent; raises BuildError where the end is known."""
+        self._heard = now
+        self._pending = _DRAWING.sub(b"", self._pending + data).replace(b"\r", b"\n")
+        self._last = next(filter(str.strip, reversed(self._text().split("\n"))), "")
+        while not self.finished:
+            step = self._steps[self._at]
+            found = re.search(step.awaits.encode(), self._pending)
+            # What went wrong before the step came is what matters.
+            self._look_for_failure(self._pending[: found.end() if found else None])
+            if found is None:
+                break
+            self._pending = self._pending[found.end() :]
+            self._at += 1
+            self._since = now
+            self.stage = step.stage
+            yield Stage(step.stage)
+            if step.types:
+                yield Typed(f"{step.types}\r".encode())
+        for name in dict.fromkeys(_SET.findall(self._pending)):
+            if name != self._set:
+                self._set = name
+                yield Stage(f"{self.stage}: {name.decode()}")
+        self._pending = self._pending.rpartition(b"\n")[2][-LONGEST_LINE:]
+
+    def tick(self, now: float) -> Iterator[Typed]:
+        """Let time pass; raises BuildError if it has been too long."""
+        if now < self.due:
+            return
+        if self.finished:
+            raise self._error("the machine did not end")
+        step = self._steps[self._at]
+        if now >= self._since + step.limit:
+            raise self._error(f"not over after {step.limit:.0f} s")
+        if now >= self._heard + PATIENCE and _QUESTION.search(self._text()):
+            raise BuildError(
+                f"{self.stage}: the installer asks what nothing answers:"
+                f" {printable(self._last.strip())}"
+            )
+        if self._typed:
+            self._heard = now
+            # Control-U takes back what arrived of the first time.
+            yield Typed(f"\x15{self._typed.types}\r".encode())
+
+    def ended(self) -> BuildError:
+        """Return the error for a guest that ended before the dialogue did."""
+        return self._error("the machine ended too early")
+
+    @property
+    def _typed(self) -> Step | None:
+        """The step before, if it waits for an effect of what it typed."""
+        before = self._steps[self._at - 1] if self._at else None
+        return before if before and before.again and not self.finished else None
+
+    def _text(self) -> str:
+        return self._pending.decode("ascii", "replace")
+
+    def _look_for_failure(self, output: bytes) -> None:
+        text = output.decode("ascii", "replace")
+        for pattern, meaning in FAILURES:
+            found = pattern.search(text)
+            if found:
+                what = printable(found[1].strip())
+                raise BuildError(f"{self.stage}: {meaning.format(what)}")
+
+    def _error(self, what: str) -> BuildError:
+        said = f"; the console's last line: {printable(self._last.strip())}"
+        return BuildError(f"{self.stage}: {what}{said if self._last.strip() else ''}")
+
+
+def installation(server: str, site: str) -> list[Step]:
+    """Return the steps of an installation, for what is served at `server`.
+
+    The limits are guesses, wide enough for a machine without KVM.
+    """
+    boot = r"boot> "
+    return [
+        # The boot loader speaks through the firmware at first, and waits 5 s.
+        Step(boot, "boot loader", 120, "stty com0 115200", again=10),
+        Step(boot, "boot loader: serial console", 60, "set tty com0", again=10),
+        # From here on it reads the port beside the firmware, which may take a
+        # character away: so what has no effect is typed again.
+        Step(boot, "kernel of the installer: loading", 60, "boot", again=15),
+        Step(r"OpenBSD \d+\.\d[^\n]*RAMDISK", "kernel of the installer", 300),
+        Step(r"\(A\)utoinstall or \(S\)hell\? ", "installer: network", 600, "a"),
+        Step(
+            r"Response file location\? ",
+            "installer: response file",
+            180,
+            f"http://{server}/install.conf",
+        ),
+        Step(r"Performing non-interactive install", "installer: questions", 120),
+        Step(r"Setting OpenBSD GPT partition", "installer: disk", 300),
+        Step(r"Let's install the sets!", "sets of the release", 900),
+        Step(
+            r"INSTALL\.amd64 not found\. Use sets found here anyway\? ",
+            f"site set {site}",
+            3 * 3600,
+        ),
+        Step(r"Saving configuration files", "configuration", 600),
+        Step(r"Making all device nodes", "device nodes", 300),
+        Step(r"Relinking to create unique kernel", "kernel", 1200),
+        Step(r"CONGRATULATIONS!", "install.site", 3600),
+        Step(r"syncing disks|rebooting", "reboot", 300),
+    ]

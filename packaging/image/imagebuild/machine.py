@@ -1,0 +1,174 @@
+"""Carries out a build: the only QEMU, and the only HTTP server."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING
+
+from scw_signal.terminal import printable
+
+from .commands import Action, Copy, Install, Move, Run, Verify, Write
+from .console import Console, Stage, Typed
+from .errors import BuildError
+from .medium import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from .console import Step
+
+    Show = Callable[[str], None]
+
+PATIENCE = 60.0  # seconds for a process to be gone, whose output has ended
+READ = 65536
+
+
+def perform(action: Action, show: Show, record: IO[bytes] | None) -> None:
+    """Carry out one action; raises BuildError, and OSError for what is on disk.
+
+    `show` is told of each stage; `record` gets what the console says.
+    """
+    match action:
+        case Verify(check):
+            show(verify(check))
+        case Write(path, text):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        case Copy(source, target):
+            shutil.copyfile(source, target)
+        case Move(source, target):
+            source.replace(target)
+        case Run(stage, words):
+            show(stage)
+            _run(words)
+        case Install(words, served, port, steps):
+            with serving(served, port):
+                converse(words, steps, show, record)
+
+
+@contextmanager
+def serving(directory: Path, port: int) -> Iterator[int]:
+    """Serve the files of a directory on loopback; give the port. 0 is any port."""
+    handler = functools.partial(_Quiet, directory=str(directory))
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise BuildError(
+            f"can not serve on port {port}: {error.strerror}; choose another: --port"
+        ) from error
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files, and says nothing about it."""
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Leave the terminal to the stages of the installation."""
+
+
+def converse(
+    words: Sequence[str], steps: Sequence[Step], show: Show, record: IO[bytes] | None
+) -> None:
+    """Run a machine through a dialogue, to its end; raises BuildError.
+
+    Whatever happens, the machine is gone afterwards.
+    """
+    with tempfile.TemporaryFile() as complaints:
+        try:
+            process = subprocess.Popen(  # noqa: S603 # no shell
+                words,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                start_new_session=True,  # Ctrl-C is for us, who end it properly
+            )
+        except OSError as error:
+            raise BuildError(f"can not run {words[0]}: {error.strerror}") from error
+        with process:
+            try:
+                _talk(process, Console(steps, time.monotonic()), show, record)
+                status = process.wait(PATIENCE)
+            except BuildError as error:
+                raise _with_complaint(error, complaints) from None
+            finally:
+                process.kill()
+        if status:
+            failure = BuildError(f"{words[0]} ended with status {status}")
+            raise _with_complaint(failure, complaints)
+
+
+def _talk(
+    process: subprocess.Popen[bytes],
+    console: Console,
+    show: Show,
+    record: IO[bytes] | None,
+) -> None:
+    """Hand what the machine says to the dialogue, and it what that types."""
+    output, keyboard = process.stdout, process.stdin
+    assert output is not None  # noqa: S101 # for mypy: they are pipes
+    assert keyboard is not None  # noqa: S101
+    show(console.stage)
+    while True:
+        wait = max(0.0, console.due - time.monotonic())
+        if not select.select([output], [], [], wait)[0]:
+            events: Iterator[Typed | Stage] = console.tick(time.monotonic())
+        elif data := os.read(output.fileno(), READ):
+            if record:
+                record.write(data)
+            events = console.receive(data, time.monotonic())
+        elif console.finished:
+            return
+        else:
+            raise console.ended()
+        for event in events:
+            if isinstance(event, Stage):
+                show(event.name)
+            elif not _type(keyboard, event.data):
+                raise console.ended()
+
+
+def _type(keyboard: IO[bytes], data: bytes) -> bool:
+    """Type something; tell whether there was still a machine."""
+    try:
+        os.write(keyboard.fileno(), data)
+    except BrokenPipeError:
+        return False
+    return True
+
+
+def _with_complaint(error: BuildError, complaints: IO[bytes]) -> BuildError:
+    """Add what QEMU itself has said last to an error, if it has."""
+    complaints.seek(0)
+    said = complaints.read().decode(errors="replace").strip().split("\n")
+    # After "KVM internal error" it prints all registers.
+    what = next((line for line in said if "internal error" in line), said[-1])
+    return BuildError(f"{error}; {printable(what)}") if what else error
+
+
+def _run(words: Sequence[str]) -> None:
+    try:
+        done = subprocess.run(  # noqa: S603 # no shell
+            words, capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise BuildError(f"can not run {words[0]}: {error.strerror}") from error
+    if done.returncode:
+        said = done.stderr.strip().rpartition("\n")[2] or f"status {done.returncode}"
+        raise BuildError(printable(said))

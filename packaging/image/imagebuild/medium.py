@@ -1,0 +1,121 @@
+"""The install image: what its name says, and what its checksum says.
+
+`installXX.img` and no other: it has every set of the release on it, so that one
+checksum covers all that is installed, and the installation needs no mirror.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from scw_signal.terminal import printable
+
+from .answers import Release
+from .errors import BuildError
+
+# signify(1) on Debian and its like, where `signify` is another program.
+SIGNIFY = ("signify-openbsd", "signify")
+# Where the keys of OpenBSD lie: on OpenBSD itself, and in Debian's package
+# signify-openbsd-keys.
+KEYS = ("/etc/signify", "/usr/share/signify-openbsd-keys")
+PATIENCE = 300.0  # seconds to hash an image, by far
+_ENTRY = re.compile(r"^SHA256 \(([^()\n]+)\) = ([0-9a-f]{64})$", re.MULTILINE)
+
+
+class Check(NamedTuple):
+    """How an image is checked: by a list, signed if there is a command for that."""
+
+    image: Path
+    checksums: Path
+    command: list[str]  # of signify(1), or none
+
+
+def release_of(image: Path) -> Release:
+    """Return the release that an install image is of; raises BuildError."""
+    found = re.fullmatch(r"install(\d{1,2})(\d)\.img", image.name)
+    if found is None:
+        raise BuildError(
+            f"{printable(image.name)!r} is not named as OpenBSD's mirrors name it:"
+            " installXX.img, as in install80.img"
+        )
+    return Release(int(found[1]), int(found[2]))
+
+
+def plan(image: Path, release: Release, key: Path | None) -> Check:
+    """Return how to check an image, by what lies beside it; raises BuildError."""
+    if not image.is_file():
+        raise BuildError(f"no such image: {printable(str(image))}")
+    signed, plain = image.with_name("SHA256.sig"), image.with_name("SHA256")
+    key = key or known_key(image.parent, release)
+    signify = next(filter(None, map(shutil.which, SIGNIFY)), None)
+    if key and signed.is_file() and signify:
+        words = ["-C", "-q", "-p", str(key.resolve()), "-x", signed.name, image.name]
+        return Check(image, signed, [signify, *words])
+    if key and not key.is_file():
+        raise BuildError(f"no such key: {printable(str(key))}")
+    if key and signed.is_file():
+        raise BuildError(
+            "there is no signify(1) to check the signature with: apt install"
+            " signify-openbsd"
+        )
+    for checksums in (signed, plain):
+        if checksums.is_file():
+            return Check(image, checksums, [])
+    raise BuildError(
+        f"no SHA256.sig and no SHA256 beside {printable(str(image))}: get them from the"
+        " mirror that the image is from"
+    )
+
+
+def known_key(beside: Path, release: Release) -> Path | None:
+    """Return the key of a release if it is here."""
+    name = f"openbsd-{release.digits}-base.pub"
+    candidates = (Path(place, name) for place in (*KEYS, beside))
+    return next(filter(Path.is_file, candidates), None)
+
+
+def verify(check: Check) -> str:
+    """Check an image; return what that has shown; raises BuildError."""
+    if check.command:
+        _signify(check)
+        return f"signature and checksum of {check.image.name}: good"
+    wanted = listed(check.checksums.read_text("ascii", "replace"), check.image.name)
+    if wanted is None:
+        raise BuildError(f"{check.checksums} has no line for {check.image.name}")
+    with check.image.open("rb") as image:
+        digest = hashlib.sha256()
+        while block := image.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != wanted:
+        raise BuildError(
+            f"{check.image} is not what {check.checksums.name} is about: its SHA256 is"
+            f" {digest.hexdigest()}, and should be {wanted}"
+        )
+    return f"checksum of {check.image.name}: good; its signature was not checked"
+
+
+def listed(text: str, name: str) -> str | None:
+    """Return the checksum that a list, signed or not, has for a name."""
+    return dict(_ENTRY.findall(text)).get(name)
+
+
+def _signify(check: Check) -> None:
+    try:
+        done = subprocess.run(  # noqa: S603 # no shell
+            check.command,
+            cwd=check.image.parent,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"signify(1) did not work: {error}") from error
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().rpartition("\n")[2]
+        raise BuildError(f"{check.image}: the signature is not good: {printable(said)}")
