@@ -1,0 +1,748 @@
+"""build-image: the answers, the dialogue, the commands, and all of it together.
+
+OpenBSD's installer can not be had here: tests/installer.py stands in for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shlex
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from imagebuild import answers, cli, commands, console, machine, medium
+from imagebuild.console import Console, Stage, Step, Typed
+from imagebuild.errors import BuildError
+from installed import PATIENCE
+from installer import Facts, Installed, Installer, NoAnswerError, Responses
+
+TOP = Path(__file__).resolve().parent.parent
+BUILD_IMAGE = TOP / "packaging/image/build-image"
+RELEASE = answers.Release(8, 0)
+SERVER = "10.0.2.2:8377"
+BLOB = b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(range(32))
+KEY = f"ssh-ed25519 {base64.b64encode(BLOB).decode()} puffy@example.org"
+SYSTEM = answers.System(
+    release=RELEASE,
+    hostname="puffy",
+    ssh_key=KEY,
+    timezone="Europe/Paris",
+    sets="-game* -x*",
+    layout=False,
+)
+ANYTHING = [
+    Facts(frame_buffer, display, openbsd_org, domain)
+    for frame_buffer in (True, False)
+    for display in (True, False)
+    for openbsd_org in (True, False)
+    for domain in (True, False)
+]
+
+
+def need(program: str, package: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed here (on Debian: {package})")
+
+
+# The response file, held against the installer's questions.
+
+
+def installed(
+    facts: Facts = Facts(),  # noqa: B008 - it has no state
+    *,
+    without: str = "",
+    system: answers.System = SYSTEM,
+) -> tuple[Installed, Responses]:
+    """Let the installer read our answers, all but one."""
+    text = answers.response_file(system, SERVER)
+    if without:
+        kept = [line for line in text.splitlines() if not line.startswith(without)]
+        assert len(kept) < len(text.splitlines())
+        text = "\n".join(kept)
+    responses = Responses(text)
+
+    def fetch(url: str) -> str:
+        return {
+            f"http://{SERVER}/site/index.txt": answers.index("site80.tgz", 4711),
+            f"http://{SERVER}/site/site80.tgz": "the site set",
+            f"http://{SERVER}/disklabel": "/ 1G-* 100%\n",
+        }[url]
+
+    return Installer(responses, facts, lambda _: None, fetch).install(), responses
+
+
+@pytest.mark.parametrize("facts", ANYTHING)
+def test_every_question_has_its_answer_on_whatever_machine(facts: Facts) -> None:
+    done, _ = installed(facts)
+    assert done.partitions == "gpt"
+    assert done.interfaces == {"vio0": "inet autoconf, inet6 autoconf"}
+    assert done.layout == "a"
+    assert done.sets == {
+        "disk": "bsd bsd.mp bsd.rd base80.tgz comp80.tgz man80.tgz".split(),
+        "http": ["site80.tgz"],
+    }
+    expected = {
+        "System hostname": "puffy",
+        "Password for root account": "*************",
+        "Public ssh key for root account": KEY,
+        "Start sshd(8) by default": "yes",
+        "Change the default console to com0": "yes",
+        "Which speed should com0 use": "115200",
+        "Allow root ssh login": "prohibit-password",
+        "What timezone are you in": "Europe/Paris",
+        "Pathname to the sets": "8.0/amd64",
+        "HTTP Server": f"http://{SERVER}",
+    }
+    assert expected.items() <= done.answers.items()
+
+
+def test_no_answer_is_there_for_nothing() -> None:
+    left = [set(installed(facts)[1].lines) for facts in ANYTHING]
+    # Asked only of i386 and the like, and it costs nothing.
+    assert set.intersection(*left) == {"Do you expect to run the X Window System = no"}
+
+
+@pytest.mark.parametrize("question", ["System hostname", "Password for root account"])
+def test_a_question_without_an_answer_or_a_default_is_noticed(question: str) -> None:
+    with pytest.raises(NoAnswerError, match=f"(?i){question}"):
+        installed(without=question)
+
+
+def test_the_site_set_needs_its_second_answers() -> None:
+    # Were there one line less, its place would be taken by the one after it.
+    text = answers.response_file(SYSTEM, SERVER)
+    assert text.count("\nSet name(s) = ") == 2
+    assert text.count("\nContinue without verification = yes") == 2
+    assert text.count("\nLocation of sets = ") == 3
+    done, _ = installed(without="INSTALL.amd64 not found")
+    assert done.sets["http"] == []
+
+
+def test_a_layout_is_asked_for_where_it_is_served() -> None:
+    done, _ = installed(system=SYSTEM._replace(layout=True))
+    assert done.layout == "/ 1G-* 100%\n"
+
+
+def test_the_sets_may_all_be_wanted() -> None:
+    done, _ = installed(system=SYSTEM._replace(sets=""))
+    assert {"game80.tgz", "xbase80.tgz"} <= set(done.sets["disk"])
+
+
+# What is no answer.
+
+
+@pytest.mark.parametrize(
+    "word", ["-rf", "a;b", "", "a b", "a\nb", "a.example.org", "x" * 64, "a=b", "a-"]
+)
+def test_what_is_no_short_host_name_is_refused(word: str) -> None:
+    with pytest.raises(BuildError, match=r"^no host name: [ -~]*$"):
+        answers.hostname(word)
+
+
+@pytest.mark.parametrize("word", ["puffy", "web-1", "X", "x" * 63])
+def test_a_short_host_name_is_taken(word: str) -> None:
+    assert answers.hostname(word) == word
+
+
+@pytest.mark.parametrize("word", ["", "?", "../etc", "Europe/", "a b", "UTC\n", "/UTC"])
+def test_what_is_no_time_zone_is_refused(word: str) -> None:
+    with pytest.raises(BuildError, match="no time zone"):
+        answers.timezone(word)
+
+
+@pytest.mark.parametrize("words", ["done", "abort", "-x*; halt", "x=y", "-"])
+def test_what_is_no_set_is_refused(words: str) -> None:
+    with pytest.raises(BuildError, match="no pattern of sets"):
+        answers.sets(words)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "0 lines"),
+        (f"{KEY}\n{KEY}\n", "2 lines"),
+        (f'command="rm -rf /" {KEY}\n', "no public key"),
+        (f"{KEY}\rSet name(s) = x\n", "2 lines"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----\n", "no public key"),
+        (KEY[:40], "no public key"),
+    ],
+)
+def test_what_is_no_single_public_key_is_refused(text: str, why: str) -> None:
+    with pytest.raises(BuildError, match=rf"^k\.pub: [ -~]*{why}"):
+        answers.ssh_key(text, "k.pub")
+
+
+def test_a_public_key_is_taken_with_its_comment() -> None:
+    assert answers.ssh_key(f"{KEY}\n\n", "k.pub") == KEY
+
+
+# The dialogue.
+
+STEPS = [
+    Step("boot> ", "loading", 100.0, "boot", again=10.0),
+    Step("started", "running", 100.0),
+    Step(r"Where\? ", "installing", 200.0, "there"),
+    Step("rebooting", "over", 1000.0),
+]
+
+
+def told(dialogue: Console, text: bytes, now: float = 0.0) -> list[Typed | Stage]:
+    return list(dialogue.receive(text, now))
+
+
+def told_slowly(dialogue: Console, text: bytes) -> list[Typed | Stage]:
+    return [event for byte in text for event in told(dialogue, bytes([byte]))]
+
+
+def test_prompts_are_answered_in_their_order() -> None:
+    dialogue = Console(STEPS, 0.0)
+    assert told(dialogue, b"Where? boot> ") == [Stage("loading"), Typed(b"boot\r")]
+    assert told(dialogue, b"boot\r\nstarted\r\nWhere? ") == [
+        *(Stage("running"), Stage("installing"), Typed(b"there\r"))
+    ]
+    assert not dialogue.finished
+    assert told(dialogue, b"there\r\nrebooting...") == [Stage("over")]
+    assert dialogue.finished
+
+
+def test_a_prompt_may_come_a_byte_at_a_time_and_be_drawn() -> None:
+    dialogue = Console(STEPS, 0.0)
+    drawn = b"\x1b[2J\x1b[01;01H\x1b[=3h\x1b[37mbo\x1b[1m\x1b[40mot>\x00\x07 "
+    assert told_slowly(dialogue, drawn) == [Stage("loading"), Typed(b"boot\r")]
+
+
+def test_noise_that_is_no_text_does_no_harm() -> None:
+    dialogue = Console(STEPS, 0.0)
+    assert told(dialogue, bytes(range(256)) * 100 + b"\x1b[" * 9999) == []
+    assert told(dialogue, b"\nboot> ")[0] == Stage("loading")
+
+
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [
+        (
+            'Question has no answer in response file: "system hostname? (short)"\r\n',
+            r"does not answer: system hostname\? \(short\)$",
+        ),
+        ("'Mars' is not a valid timezone on this system.", "'Mars' is not a valid"),
+        ("No response file found; non-interactive mode aborted.", "could not get the"),
+        ("No dhcp address on interface vio0 in 30 seconds.", "no network"),
+        ("Installation of site80.tgz failed. Continue anyway?", "site80.tgz"),
+        ("install.site failed", "script of the site set"),
+        ("failed; check /tmp/ai/ai.log", "gave up"),
+        (
+            "panic: kernel diagnostic\x1b[0m assertion\r\n",
+            "panicked: kernel diagnostic a",
+        ),
+        ("Stopped at db_enter+0x14\r\nddb{1}> ", "debugger"),
+        ("ddb> ", "debugger"),
+        ("root device: ", "root"),
+        ("UEFI Interactive Shell v2.2", "nothing to boot"),
+        ("found no OpenBSD sets.  The set names", "in vain"),
+    ],
+)
+def test_every_way_to_fail_ends_it_with_what_it_means(output: str, why: str) -> None:
+    dialogue = Console(STEPS, 0.0)
+    told(dialogue, b"boot> ")
+    with pytest.raises(BuildError, match=f"^loading: [ -~]*{why}"):
+        told_slowly(dialogue, output.encode())
+
+
+def test_what_failed_before_a_prompt_is_what_counts() -> None:
+    dialogue = Console(STEPS, 0.0)
+    with pytest.raises(BuildError, match="nothing to boot"):
+        told(dialogue, b"No bootable option\r\nboot> ")
+
+
+def test_a_stage_that_takes_too_long_ends_it() -> None:
+    dialogue = Console(STEPS, 0.0)
+    told(dialogue, b"boot> boot\r\nstarted\r\nchecking the disk\r\n", 50.0)
+    told(dialogue, b".", 249.0)  # some sign of life is not enough
+    assert dialogue.due == 250.0
+    assert list(dialogue.tick(249.9)) == []
+    with pytest.raises(BuildError, match=r"^running: not over after 200 s; .*: \.$"):
+        list(dialogue.tick(250.0))
+
+
+def test_a_question_that_nobody_answers_is_named_before_the_stage_is_over() -> None:
+    dialogue = Console(STEPS, 0.0)
+    told(dialogue, b"boot> boot\r\nstarted\r\n", 0.0)
+    told(dialogue, b"(I)nstall or (U)pgrade? [x] ", 10.0)
+    assert dialogue.due == 10.0 + console.PATIENCE
+    with pytest.raises(BuildError, match=r"nothing answers: \(I\)nstall or \(U\)pgr"):
+        list(dialogue.tick(dialogue.due))
+
+
+def test_what_the_boot_loader_did_not_get_is_typed_again() -> None:
+    dialogue = Console(STEPS, 0.0)
+    told(dialogue, b"boot> ", 1.0)
+    told(dialogue, b"bo", 2.0)
+    assert dialogue.due == 12.0
+    assert list(dialogue.tick(12.0)) == [Typed(b"\x15boot\r")]
+    assert dialogue.due == 22.0
+    told(dialogue, b"started", 13.0)
+    assert dialogue.due == 13.0 + 200.0  # and what has come is not
+
+
+def test_a_machine_that_does_not_end_after_its_reboot_is_an_error() -> None:
+    dialogue = Console(STEPS, 0.0)
+    told(dialogue, b"boot> started Where? rebooting", 5.0)
+    assert dialogue.due == 5.0 + console.LAST_BREATH
+    with pytest.raises(BuildError, match="did not end"):
+        list(dialogue.tick(dialogue.due))
+
+
+def test_each_set_is_shown_once() -> None:
+    dialogue = Console(STEPS, 0.0)
+    told(dialogue, b"boot> ")
+    output = b"\rInstalling base80.tgz   %d%% |***| 00:01 ETA"
+    events = [
+        event for percent in range(100) for event in told(dialogue, output % percent)
+    ]
+    assert events == [Stage("loading: base80.tgz")]
+
+
+def test_the_console_shows_nothing_raw_of_the_guest() -> None:
+    dialogue = Console(STEPS, 0.0)
+    with pytest.raises(BuildError) as error:
+        told(dialogue, b"panic: \x9b31m\xe2\x80\xae\x85\x1b]0;title\x07\n")
+    assert str(error.value).isascii() or str(error.value).isprintable()
+
+
+# The medium and its checksum.
+
+
+def lines_of(image: Path) -> str:
+    digest = hashlib.sha256(image.read_bytes()).hexdigest()
+    return f"SHA256 (BUILDINFO) = {'0' * 64}\nSHA256 ({image.name}) = {digest}\n"
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "install80.img"
+    path.write_bytes(b"an install image\n" * 1000)
+    (tmp_path / "SHA256").write_text(lines_of(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["miniroot80.img", "install80.iso", "install8.img", "install80.img.part"]
+)
+def test_another_medium_is_refused_by_its_name(name: str) -> None:
+    with pytest.raises(BuildError, match=r"as in install80\.img"):
+        medium.release_of(Path(name))
+
+
+def test_the_name_tells_the_release() -> None:
+    assert str(medium.release_of(Path("install80.img"))) == "8.0"
+    assert str(medium.release_of(Path("install103.img"))) == "10.3"
+
+
+def test_a_good_checksum_is_good(image: Path) -> None:
+    said = medium.verify(medium.plan(image, RELEASE, None))
+    assert said.startswith("checksum of install80.img: good; its signature was not")
+
+
+def test_an_image_that_was_changed_is_refused(image: Path) -> None:
+    with image.open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(BuildError, match="is not what SHA256 is about"):
+        medium.verify(medium.plan(image, RELEASE, None))
+
+
+def test_a_list_without_the_image_is_refused(image: Path) -> None:
+    image.with_name("SHA256").write_text("SHA256 (xinstall80.img) = " + "0" * 64)
+    with pytest.raises(BuildError, match=r"no line for install80\.img"):
+        medium.verify(medium.plan(image, RELEASE, None))
+
+
+def test_an_image_without_a_list_is_refused(image: Path) -> None:
+    image.with_name("SHA256").unlink()
+    with pytest.raises(BuildError, match=r"no SHA256\.sig and no SHA256 beside"):
+        medium.plan(image, RELEASE, None)
+
+
+@pytest.fixture
+def signed(image: Path) -> Path:
+    """Return an image with a list that is signed, as OpenBSD's are."""
+    need("signify-openbsd", "signify-openbsd")
+    key = "openbsd-80-base"
+    for words in (
+        ["-Gn", "-p", f"{key}.pub", "-s", f"{key}.sec"],
+        ["-Se", "-s", f"{key}.sec", "-m", "SHA256"],
+    ):
+        subprocess.run(["signify-openbsd", *words], cwd=image.parent, check=True)
+    image.with_name("SHA256").unlink()
+    return image
+
+
+def test_a_signature_is_checked_where_the_key_is(signed: Path) -> None:
+    said = medium.verify(medium.plan(signed, RELEASE, None))
+    assert said == "signature and checksum of install80.img: good"
+
+
+def test_a_signed_list_without_its_key_is_a_list(signed: Path) -> None:
+    signed.with_name("openbsd-80-base.pub").unlink()
+    said = medium.verify(medium.plan(signed, RELEASE, None))
+    assert said.endswith("its signature was not checked")
+
+
+def test_a_bad_signature_is_refused_though_the_checksum_is_right(signed: Path) -> None:
+    checksums = signed.with_name("SHA256.sig")
+    checksums.write_text(checksums.read_text().replace("BUILDINFO", "BUILDINGS"))
+    with pytest.raises(BuildError, match="the signature is not good: signify"):
+        medium.verify(medium.plan(signed, RELEASE, None))
+
+
+def test_a_signed_image_that_was_changed_is_refused(signed: Path) -> None:
+    signed.write_bytes(b"something else")
+    with pytest.raises(BuildError, match=r"is not good: .*FAIL"):
+        medium.verify(medium.plan(signed, RELEASE, None))
+
+
+def test_a_key_without_signify_is_an_error_and_not_a_lesser_check(
+    signed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(BuildError, match="apt install signify-openbsd"):
+        medium.plan(signed, RELEASE, None)
+
+
+# All of it together, with a machine that is none.
+
+
+class Bench(NamedTuple):
+    """A place to build an image in."""
+
+    directory: Path
+    environment: dict[str, str]
+    words: list[str]
+    port: int
+
+    def start(self, *more: str | Path, fault: str = "") -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, BUILD_IMAGE, *self.words, *more],
+            cwd=self.directory,
+            env={**self.environment, "FAULT": fault},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *more: str | Path, fault: str = "") -> tuple[int, str, str]:
+        process = self.start(*more, fault=fault)
+        out, err = process.communicate(timeout=PATIENCE)
+        return process.returncode, out, err
+
+    def left(self) -> set[str]:
+        return {path.name for path in self.directory.iterdir()}
+
+    def machines(self) -> list[str]:
+        """Return the machines that run for this build."""
+        return [
+            command
+            for process in Path("/proc").glob("[0-9]*/cmdline")
+            if str(self.directory) in (command := read(process).replace("\0", " "))
+            and "installer.py" in command
+        ]
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode(errors="replace")
+    except OSError:  # the process is gone
+        return ""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def bench(image: Path) -> Bench:
+    need("qemu-img", "qemu-utils")
+    here = image.parent
+    programs = here.with_name(f"{here.name}-bin")
+    programs.mkdir()
+    qemu = programs / commands.QEMU
+    installer = TOP / "tests/installer.py"
+    qemu.write_text(f'#!/bin/sh\nexec {sys.executable} {installer} "$@"\n')
+    qemu.chmod(0o755)
+    (here / "site80.tgz").write_bytes(b"the site set")
+    (here / "k.pub").write_text(KEY)
+    for name in ("CODE.fd", "VARS.fd"):
+        (here / name).write_bytes(b"firmware")
+    port = free_port()
+    words = (
+        f"--ssh-key k.pub --site site80.tgz --firmware CODE.fd VARS.fd --port {port}"
+    )
+    return Bench(
+        here,
+        {"PATH": f"{programs}:{os.environ['PATH']}", "LC_ALL": "C"},
+        ["install80.img", *words.split(), "--output", "new.qcow2"],
+        port,
+    )
+
+
+def test_an_image_is_built_and_what_to_do_with_it_is_said(bench: Bench) -> None:
+    before = bench.left()
+    status, out, err = bench.run("--console", "console", "--bucket", "puffy")
+    assert (status, err) == (0, "")
+    assert bench.left() - before == {"new.qcow2", "console"}
+    info = subprocess.run(
+        ["qemu-img", "info", "new.qcow2"],
+        cwd=bench.directory,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "file format: qcow2" in info.stdout
+    assert "10000000000 bytes" in info.stdout
+    stages = [line[8:] for line in out.split("\n\n")[0].splitlines()]
+    order = [
+        "firmware",
+        "boot loader",
+        "installer: disk",
+        "sets of the release: base80.tgz",
+    ]
+    order += ["site set site80.tgz", "install.site", "reboot", "compression"]
+    assert [stage for stage in stages if stage in order] == order
+    assert "bucket=puffy key=new.qcow2" in out
+    assert b"CONGRATULATIONS!" in (bench.directory / "console").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("panic", "kernel of the installer: the kernel panicked: uvm_fault"),
+        ("no-medium", "firmware: the firmware found nothing to boot"),
+        ("install.site", "kernel: the script of the site set failed"),
+        ("dead", "firmware: the machine ended too early; a harmless remark of QEMU"),
+    ],
+)
+def test_a_failure_is_one_line_and_leaves_nothing(
+    bench: Bench, fault: str, why: str
+) -> None:
+    (bench.directory / "new.qcow2").write_bytes(b"that of last week")
+    before = bench.left()
+    status, _, err = bench.run(fault=fault)
+    assert (status, err.count("\n")) == (1, 1)
+    assert err.startswith(f"build-image: {why}")
+    assert bench.left() == before
+    assert (bench.directory / "new.qcow2").read_bytes() == b"that of last week"
+    assert bench.machines() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_machine_too_and_leaves_nothing(
+    bench: Bench, number: signal.Signals
+) -> None:
+    before = bench.left()
+    process = bench.start(fault="hang")
+    assert process.stdout is not None
+    while "device nodes" not in process.stdout.readline():
+        assert process.poll() is None
+    assert len(bench.machines()) == 1
+    process.send_signal(number)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == -number
+    assert err == "\nbuild-image: interrupted, and nothing left behind\n"
+    assert bench.left() == before
+    assert bench.machines() == []
+
+
+def test_a_machine_that_hangs_is_ended(tmp_path: Path) -> None:
+    steps = [Step("never", "late", 0.2)]
+    words = [sys.executable, str(TOP / "tests/installer.py"), str(tmp_path)]
+    began = time.monotonic()
+    with pytest.raises(BuildError, match=r"^firmware: not over after 0 s"):
+        machine.converse(words, steps, lambda _: None, None)
+    assert time.monotonic() - began < PATIENCE
+    assert Bench(tmp_path, {}, [], 0).machines() == []
+
+
+def test_a_dry_run_prints_what_a_shell_can_run_and_touches_nothing(
+    bench: Bench,
+) -> None:
+    before = bench.left()
+    status, out, err = bench.run("--dry-run")
+    assert (status, err, bench.left()) == (0, "", before)
+    # All but the machine itself, whose console is for hands.
+    lines = [line for line in out.splitlines() if commands.QEMU not in line]
+    (machine_line,) = set(out.splitlines()) - set(lines)
+    words = shlex.split(machine_line)
+    assert words[:3] == ["python3", "-m", "http.server"]
+    assert "readonly=on" in machine_line
+    kept = lines.pop()
+    assert kept == f"rm -rf {bench.directory}/new.qcow2.work"
+    subprocess.run(
+        ["sh", "-c", "\n".join(lines)],
+        env=bench.environment,
+        stdout=subprocess.DEVNULL,
+        timeout=PATIENCE,
+        check=True,
+    )
+    served = bench.directory / "new.qcow2.work/served"
+    server = f"10.0.2.2:{bench.port}"
+    system = SYSTEM._replace(hostname="openbsd", timezone="UTC")
+    assert (served / "install.conf").read_text() == answers.response_file(
+        system, server
+    )
+    assert (served / "site/site80.tgz").read_bytes() == b"the site set"
+    assert (bench.directory / "new.qcow2").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--hostname", "a;b"], "no host name: 'a;b'"),
+        (["--hostname=-rf"], "no host name: '-rf'"),
+        (["--site", "nowhere.tgz"], "no nowhere.tgz: make site RELEASE=8.0"),
+        (["--ssh-key", "nowhere"], "nowhere: No such file or directory"),
+        (["--ssh-key", "."], ".: Is a directory"),
+        (["--ssh-key", "install80.img"], "install80.img: "),
+        (["--disk-size", "1"], "--disk-size 1: a number from 4 to"),
+        (["--key", "nowhere"], "no such key: nowhere"),
+        (["--firmware", "CODE.fd", "no"], "no such firmware: no"),
+        (["--output", "/nonexistent/new"], "can not be written: /nonexistent/new"),
+        (["--zone", "-o"], "expected one argument"),
+        (["--zone=$(id)"], "no name of a zone: '$(id)'"),
+        (["--port", "x"], "invalid int value"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_made(
+    bench: Bench, words: list[str], why: str
+) -> None:
+    before = bench.left()
+    status, out, err = bench.run(*words)
+    assert status == (2 if "usage:" in err else 1)
+    assert why in err.splitlines()[-1]
+    assert status == 2 or err.count("\n") == 1
+    assert out == ""
+    assert bench.left() == before
+
+
+def test_an_image_that_is_no_file_is_refused(bench: Bench) -> None:
+    (bench.directory / "install80.img").unlink()
+    (bench.directory / "install80.img").mkdir()
+    status, _, err = bench.run()
+    assert (status, "no such image" in err) == (1, True)
+
+
+def test_what_is_not_installed_is_named_with_its_package(bench: Bench) -> None:
+    bench.environment["PATH"] = "/nonexistent"
+    status, _, err = bench.run()
+    assert status == 1
+    assert err == (
+        "build-image: there is no qemu-system-x86_64: apt install qemu-system-x86\n"
+    )
+    with pytest.raises(BuildError, match="apt install ovmf"):
+        commands.find_firmware(lambda _: False)
+
+
+def test_a_port_that_is_taken_is_said(bench: Bench) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        status, _, err = bench.run("--port", str(taken.getsockname()[1]))
+    assert (status, "choose another: --port" in err) == (1, True)
+    assert "new.qcow2" not in str(bench.left())
+
+
+def test_two_builds_of_one_image_do_not_meet(bench: Bench) -> None:
+    (bench.directory / "new.qcow2.work").mkdir()
+    status, _, err = bench.run()
+    assert (status, "another build goes on" in err) == (1, True)
+    assert "new.qcow2.work" in bench.left()
+
+
+def test_too_little_space_is_said_before_anything_is_made(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(bench.directory)
+    monkeypatch.setenv("PATH", bench.environment["PATH"])
+    monkeypatch.setattr(cli, "SPACE", 1 << 62)
+    before = bench.left()
+    assert cli.main(bench.words) == 1
+    assert "too little space" in capsys.readouterr().err
+    assert bench.left() == before
+
+
+def test_what_is_served_is_for_this_machine_only(tmp_path: Path) -> None:
+    (tmp_path / "install.conf").write_text("x = y\n")
+    with machine.serving(tmp_path, 0) as port:
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET /install.conf?path=8.0/amd64 HTTP/1.0\r\n\r\n")
+            assert client.makefile("rb").read().endswith(b"\r\n\r\nx = y\n")
+        listening = Path("/proc/net/tcp").read_text()
+        assert f"0100007F:{port:04X} 00000000:0000 0A" in listening
+
+
+# The commands.
+
+
+def test_names_of_files_may_have_anything_in_them(tmp_path: Path) -> None:
+    strange = tmp_path / "a, b;$(id)"
+    shop = commands.Workshop(strange)
+    firmware = commands.Firmware(strange / "C", strange / "V")
+    words = commands.machine(shop, firmware, strange / "install80.img", ["tcg"])
+    assert f"file={tmp_path}/a,, b;$(id)/install80.img" in " ".join(words)
+    cloud = commands.in_the_cloud(strange / "new.qcow2", "puffy", "nl-ams-1")
+    assert shlex.split(cloud[0])[3] == f"{strange}/new.qcow2"
+    assert "https://s3.nl-ams.scw.cloud" in cloud[0]
+    subprocess.run(["sh", "-n"], input="\n".join(cloud), text=True, check=True)
+
+
+def test_the_disk_is_before_the_medium_on_the_bus_and_after_it_at_boot() -> None:
+    nowhere = Path("/nowhere")
+    words = commands.machine(
+        commands.Workshop(nowhere),
+        commands.Firmware(nowhere, nowhere),
+        nowhere / "install80.img",
+        ["kvm", "tcg"],
+    )
+    (disk,) = [word for word in words if word.startswith("virtio-blk-pci,drive=disk")]
+    (installs,) = [word for word in words if "drive=medium" in word]
+    assert disk.endswith("addr=0x3,bootindex=2")
+    assert installs.endswith("addr=0x4,bootindex=1")
+    assert words[words.index("-smp") + 1] == "2"  # or bsd.mp would be left out
+    assert "-no-reboot" in words
+
+
+def test_the_real_qemu_takes_the_command_line_and_the_dialogue_follows_it(
+    tmp_path: Path,
+) -> None:
+    need(commands.QEMU, "qemu-system-x86")
+    need("qemu-img", "qemu-utils")
+    try:
+        firmware = commands.find_firmware(Path.is_file)
+    except BuildError:
+        pytest.skip("no OVMF here (on Debian: ovmf)")
+    shop = commands.Workshop(tmp_path)
+    shutil.copy(firmware.variables, shop.variables)
+    shop.variables.chmod(stat.S_IRUSR | stat.S_IWUSR)
+    subprocess.run(commands.create(shop, 10), check=True)
+    medium_file = tmp_path / "install80.img"
+    medium_file.write_bytes(bytes(1 << 20))
+    words = commands.machine(shop, firmware, medium_file, ["tcg"])
+    steps = console.installation(SERVER, "site80.tgz")
+    stages: list[str] = []
+    with pytest.raises(
+        BuildError, match="firmware found nothing to boot on the medium"
+    ):
+        machine.converse(words, steps, stages.append, None)
+    assert stages == ["firmware"]
