@@ -190,12 +190,13 @@ def test_without_space_it_is_one_line_and_nothing_left(release: Path) -> None:
     assert not list((release / "dist").glob("site99*"))
 
 
-# In a system: /etc and /usr/local are the test's own, in a mount name space.
+# In a system: /etc, /usr/local and /var are the test's own, in a mount name space.
 
 INSIDE = """
 set -e
 mount --bind "$1/etc" /etc
 mount --bind "$1/local" /usr/local
+mount --bind "$1/var" /var
 PATH=$1/bin:$PATH
 shift
 exec "$@"
@@ -209,7 +210,7 @@ class System:
         self.path = path
         self.etc = path / "etc"
         self.asked = path / "asked"
-        for directory in ("etc", "local/bin", "bin", "unpacked"):
+        for directory in ("etc", "local/bin", "var/db/dhcpleased", "bin", "unpacked"):
             (path / directory).mkdir(parents=True)
         (self.etc / "ttys").write_text(TTYS)
         with tarfile.open(site) as archive:
@@ -284,6 +285,26 @@ def test_the_network_is_asked_for_both_addresses(system: System) -> None:
     file = system.etc / "hostname.vio0"
     assert file.read_text() == "inet autoconf\ninet6 autoconf\n"
     assert file.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize(
+    ("mirror", "after", "leases"),
+    [
+        # As QEMU's user network calls the machine around.
+        ("http://10.0.2.2:8377/site", "https://cdn.openbsd.org/pub/OpenBSD", []),
+        ("http://10.0.2.20/pub/OpenBSD", "http://10.0.2.20/pub/OpenBSD", ["vio0"]),
+        ("https://example.org/pub", "https://example.org/pub", ["vio0"]),
+    ],
+)
+def test_no_image_looks_for_packages_in_the_machine_that_made_it(
+    system: System, mirror: str, after: str, leases: list[str]
+) -> None:
+    (system.etc / "installurl").write_text(f"{mirror}\n")
+    directory = system.path / "var/db/dhcpleased"
+    (directory / "vio0").write_text("address: 10.0.2.15\n")
+    system.site("install.site")
+    assert (system.etc / "installurl").read_text() == f"{after}\n"
+    assert [path.name for path in directory.iterdir()] == leases
 
 
 def test_what_the_user_has_configured_stays(system: System) -> None:
