@@ -110,7 +110,7 @@ class Witness(Service):
     """The real client of the service, which remembers its tries."""
 
     def __init__(self, endpoints: Sequence[Endpoint], clock: FakeClock) -> None:
-        super().__init__(endpoints, clock)
+        super().__init__(endpoints, clock, seconds=SILENCE)
         self.tries: list[Try] = []
 
     def exchange(self, request: Request, budget: float) -> tuple[Reply, Endpoint]:
@@ -144,7 +144,6 @@ def loopback() -> Iterator[None]:
     """Count what is received, and do not wait for real seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transport, "_TimedSocket", CountingSocket)
-        patch.setattr(transport, "EXCHANGE_SECONDS", SILENCE)
         yield
 
 

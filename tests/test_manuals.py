@@ -27,6 +27,7 @@ from scw_signal import (
     wire,
 )
 from scw_signal.cli import (
+    by_hand,
     checkup,
     metadata,
     metadata_json,
@@ -321,8 +322,9 @@ def numbers() -> Iterator[tuple[str, str]]:
     yield AGENT, f"below {spelled(backoff.CUT_SHARE)} of the ceiling"
     yield AGENT, f"has {spelled(backoff.LAST_TRY)} left"
     yield AGENT, f"has {connect:g} seconds to accept the connection"
-    yield AGENT, f"and {connect + exchange:g} seconds in all"
-    yield AGENT, f"not fall silent for {exchange:g}."
+    yield AGENT, f"and {exchange:g} seconds in all"
+    for page in (BY_HAND, METADATA, USER_DATA):
+        yield page, f"takes {by_hand.EXCHANGE_SECONDS:g} seconds at most"
     yield AGENT, f"give up after {agent.METADATA_SECONDS:g} seconds"
     yield AGENT, f"was {', '.join(transient)} or 5xx"
     yield BY_HAND, f"but {', '.join(transient[:-1])} and {transient[-1]}"

@@ -823,7 +823,7 @@ def test_what_is_not_http_is_broken_off(serve: Serve, reply: bytes) -> None:
         pytest.param(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", id="in the headers"),
         pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", b"x", id="in the body"),
         pytest.param(
-            b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n", b"x", id="of known length"
+            b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", b"x", id="of known length"
         ),
         pytest.param(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -846,7 +846,8 @@ def test_a_reply_that_drips_is_broken_off_when_its_time_has_passed(
         peer = serve(dripping(clock, prefix, unit))
         with pytest.raises(BrokenOffError, match=r"^127\.0\.0\.1: no answer in time$"):
             ask(peer, clock=clock)
-        assert clock.now - start <= 12  # 8 s, and 4 looks that belong to no byte
+        # And four looks at the clock that belong to no byte.
+        assert clock.now - start <= transport.EXCHANGE_SECONDS + 4
         peer.join()
 
 
@@ -885,9 +886,15 @@ def test_a_peer_that_stays_silent_is_left_when_the_time_has_passed(
         ask(serve(silent_until_left), budget=0.01)
 
 
-@pytest.mark.parametrize(("budget", "allowed"), [(float("inf"), 5.0), (2.0, 2.0)])
-def test_a_peer_may_be_silent_for_five_seconds_or_what_is_left(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, budget: float, allowed: float
+@pytest.mark.parametrize(
+    ("seconds", "budget", "allowed"), [(5, float("inf"), 5), (5, 2, 2), (3, 5, 3)]
+)
+def test_a_peer_may_be_silent_for_as_long_as_an_exchange_or_what_is_left(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    budget: float,
+    allowed: float,
 ) -> None:
     timeouts = []
 
@@ -896,7 +903,8 @@ def test_a_peer_may_be_silent_for_five_seconds_or_what_is_left(
         socket.socket.settimeout(self, seconds)
 
     monkeypatch.setattr(transport._TimedSocket, "settimeout", settimeout)
-    ask(serve(ACKNOWLEDGED), budget=budget)
+    service = Service([serve(ACKNOWLEDGED).endpoint], FakeClock(), seconds=seconds)
+    service.exchange(SIGNAL, budget)
     assert timeouts[-1] == allowed
 
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from scw_signal.cli.options import Arguments, Command
     from scw_signal.errors import ScwSignalError
 
+# For one exchange. Somebody waits for the agent's patience to end, and would rather
+# have it tried again.
+EXCHANGE_SECONDS = 5.0
+
 
 class Session:
     """A service and the patience to ask it, as the options say.
@@ -50,6 +54,7 @@ class Session:
             self._endpoints,
             self._clock,
             transport.reserved_socket if reserved else transport.stream_socket,
+            seconds=EXCHANGE_SECONDS,
         )
         self.patience = Patience(
             self._clock,
