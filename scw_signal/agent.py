@@ -178,6 +178,7 @@ def boot(parts: Parts, state: str, deadline: float = math.inf) -> Receipt:
     dns_seconds = watch.lap()
     if parts.preparation is not None:
         _prepare(parts, parts.preparation)
+        parts.preparation.root.close()
         watch.lap()
     parts.narrow("signal")
 
@@ -193,7 +194,7 @@ def boot(parts: Parts, state: str, deadline: float = math.inf) -> Receipt:
 
     metadata = _metadata(parts)
     # A socket that is left for the interpreter to close is asked for its name
-    # before, which takes the promise that is given up next.
+    # before, which takes the promise that is given up next: so it was with root's.
     parts.network.close()
     parts.narrow("leave")
     if not receipt.confirmed and metadata is not None:

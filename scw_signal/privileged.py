@@ -18,6 +18,7 @@ import re
 import signal
 import socket
 import struct
+import subprocess  # before the lock-down, for it brings shared objects along
 import sys
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,6 @@ from .store import Store, read
 from .terminal import printable
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterator
 
     from .clock import Clock
@@ -38,8 +38,9 @@ RAN = "instance"  # in it: the instance whose user data was run
 SCRIPT = "user-data"  # in it: the script itself
 SCRIPT_SECONDS = 600.0  # after that the signal waits no longer, though it goes on
 SCRIPT_LIMIT = 1024 * 1024  # bytes
-POLL_SECONDS = 0.2  # between looks whether a script has ended that prints nothing
+POLL_SECONDS = 0.2  # between looks whether a script that prints nothing has ended
 LONGEST_LINE = 1000  # characters of a line of its output
+PIPE_BYTES = 65536  # on Linux; elsewhere a pipe holds less
 PATH = "/sbin:/usr/sbin:/bin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 # Where the host name is kept for the next boot: myname(5), hostname(5).
 KEPT = {"openbsd": "/etc/myname", "netbsd": "/etc/myname", "linux": "/etc/hostname"}
@@ -58,6 +59,10 @@ class Parent:
     def __init__(self, channel: socket.socket) -> None:
         """Take the agent's end of the socket pair."""
         self._channel = channel
+
+    def close(self) -> None:
+        """Ask for nothing more."""
+        self._channel.close()
 
     def reserved_socket(self, family: int) -> socket.socket:
         """Return a TCP socket of a family, bound to a port below 1024."""
@@ -179,8 +184,7 @@ class Duties:
             _send(channel, _DONE, b"was run for this instance before")
             return
         self._script = self._start(instance, script)
-        with self._script:
-            answered = self._follow(channel, self._script)
+        answered = self._follow(channel, self._script)
         status = self._script.returncode
         said = f"ended with {_status(status)}"
         if answered:
@@ -189,16 +193,22 @@ class Duties:
             _send(channel, _FAILED if status else _DONE, said.encode())
 
     def _follow(self, channel: socket.socket, script: subprocess.Popen[bytes]) -> bool:
-        """Log what a script prints until it ends; tell whether it was answered for."""
+        """Log what a script prints until it ends; tell whether it was answered for.
+
+        Not within the script's own context, at whose end a Popen is waited for: this
+        process may be stopped before the script is over.
+        """
+        assert script.stdout is not None  # noqa: S101 - as it was started
         end = self._clock.monotonic() + SCRIPT_SECONDS
         answered = False
-        for line in _output(script, self._clock):
-            if line:
-                self._tell(f"user-data: {printable(line, LONGEST_LINE)}")
-            if not answered and self._clock.monotonic() >= end:
-                answered = True
-                said = f"still runs after {SCRIPT_SECONDS:.0f} s"
-                _send(channel, _DONE, said.encode())
+        with script.stdout:
+            for line in _output(script, self._clock):
+                if line:
+                    self._tell(f"user-data: {printable(line, LONGEST_LINE)}")
+                if not answered and self._clock.monotonic() >= end:
+                    answered = True
+                    said = f"still runs after {SCRIPT_SECONDS:.0f} s"
+                    _send(channel, _DONE, said.encode())
         return answered
 
     def _start(self, instance: str, script: bytes) -> subprocess.Popen[bytes]:
@@ -218,8 +228,6 @@ class Duties:
         return self._popen([f"{self._directory}/{SCRIPT}"])
 
     def _popen(self, command: list[str]) -> subprocess.Popen[bytes]:
-        import subprocess  # noqa: PLC0415 - of no use to any other command
-
         return subprocess.Popen(  # noqa: S603 - running it is what was asked for
             command,
             stdin=subprocess.DEVNULL,
@@ -232,21 +240,21 @@ class Duties:
 
 
 def _output(child: subprocess.Popen[bytes], clock: Clock) -> Iterator[str]:
-    """Yield the lines that a process prints until it ends; "" while it is silent.
+    """Yield the lines that a process prints until it ends; "" at each look.
 
-    Not until the end of its output: what it leaves in the background may keep
-    that open for ever.
+    Not until the end of its output: it may close that and go on, and what it leaves
+    in the background may keep it open for ever.
     """
     assert child.stdout is not None  # noqa: S101 - as it was started
-    rest, descriptor = b"", child.stdout.fileno()
-    running = True
+    open_ = [child.stdout.fileno()]
+    rest, running = b"", True
     while running:
         running = child.poll() is None
-        while clock.wait(POLL_SECONDS if running else 0.0, descriptor):
-            chunk = os.read(descriptor, 65536)
+        if clock.wait(POLL_SECONDS if running else 0.0, *open_):
+            # All that a pipe holds, so that the last look misses nothing.
+            chunk = os.read(open_[0], PIPE_BYTES)
             if not chunk:
-                child.wait()
-                break
+                open_.clear()
             *whole, rest = (rest + chunk).split(b"\n")
             yield from (line.decode(errors="replace") for line in whole)
             rest = rest[:LONGEST_LINE]

@@ -9,6 +9,7 @@ the table says so.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 # Memory, time, threads, signals, descriptors that are open already.
@@ -20,6 +21,7 @@ STDIO = frozenset(
     mmap mprotect munmap mremap brk madvise futex sched_yield
     clone clone3 set_robust_list rseq exit exit_group restart_syscall gettid getpid
     getppid getuid geteuid getgid getegid getgroups getrlimit prlimit64 getrusage
+    wait4 close_range
     clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time
     rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack rt_sigsuspend
     getrandom umask uname kill tgkill sysinfo
@@ -29,7 +31,15 @@ SOCKETS = frozenset(
     "socket connect bind getsockname getpeername getsockopt setsockopt".split()
 )
 CREATE = frozenset({"rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir"})
-LOOK = frozenset({"newfstatat", "stat", "lstat", "statx", "access", "readlink"})
+LOOK = frozenset(
+    {"newfstatat", "stat", "lstat", "statx", "access", "readlink", "chdir", "getcwd"}
+)
+# What a call needs whatever its arguments are.
+ALWAYS = {
+    **dict.fromkeys(STDIO, "stdio"),
+    **dict.fromkeys(("fork", "vfork", "setsid", "setpgid"), "proc"),
+    "execve": "exec",
+}
 
 # Always allowed on a socket: pledge_sockopt() in kern_pledge.c. With inet, any
 # option of the socket level is.
@@ -51,6 +61,14 @@ class Call(NamedTuple):
 
     name: str
     arguments: str
+    thread: int = 0
+    result: str = ""
+
+    @property
+    def makes_another(self) -> bool:
+        """Whether its result is another process or thread."""
+        names = {"clone", "clone3", "fork", "vfork"}
+        return self.name in names and self.result.isdigit()
 
     def __str__(self) -> str:
         return f"{self.name}({self.arguments})"
@@ -67,14 +85,40 @@ class Violation(NamedTuple):
         return f"{self.call} needs {self.needs!r}, but promised is {self.promised!r}"
 
 
+@dataclass
+class Process:
+    """What a process has promised and hidden; None while it has not."""
+
+    promised: str | None = None
+    unveiled: str | None = None
+
+    def mark(self, name: str, first: str, second: str) -> None:
+        """Take note of a call of unveil or pledge."""
+        if name == "pledge":
+            self.promised = first
+        else:
+            self.unveiled = first.replace(":", "/") if second else ""
+
+
 def calls(trace: str) -> list[Call]:
-    """Read the calls of a trace that `strace -f -y -qq` wrote."""
-    found = []
+    """Read the calls of a trace that `strace -f -y -qq` wrote.
+
+    One that another thread interrupted is counted where it begins.
+    """
+    found: list[Call] = []
+    unfinished: dict[int, int] = {}
     for line in trace.splitlines():
-        # A call that another thread interrupted is counted where it begins.
-        match = re.match(r"\d+ +(\w+)\((.*?)(?:\) += .*| <unfinished \.\.\.>)$", line)
+        number, _, rest = line.partition(" ")
+        thread, rest = int(number), rest.strip()
+        match = re.match(r"(\w+)\((.*?)(?:\) += (.*)| <unfinished \.\.\.>)$", rest)
         if match:
-            found.append(Call(match[1], match[2]))
+            if match[3] is None:
+                unfinished[thread] = len(found)
+            found.append(Call(match[1], match[2], thread, match[3] or ""))
+        elif thread in unfinished and (match := re.search(r"ed>(.*)\) += (.*)$", rest)):
+            at = unfinished.pop(thread)
+            arguments = found[at].arguments + match[1]
+            found[at] = found[at]._replace(arguments=arguments, result=match[2])
     return found
 
 
@@ -82,39 +126,43 @@ def violations(trace: str) -> tuple[list[str], list[Violation]]:
     """Hold a trace against the promises made in it.
 
     Returns the marks that tests/confined.py left, and the calls after the first
-    pledge that were not allowed.
+    pledge that were not allowed. Each process is held against its own promises: it
+    begins with those of the one that made it, and is rid of them when it becomes
+    another program.
     """
     marks: list[str] = []
-    unveiled, promised = "", None
-    found = []
+    found: list[Violation] = []
+    processes: dict[int, Process] = {}
     for call in calls(trace):
+        process = processes.setdefault(call.thread, Process())
         mark = re.search(r'"/mark\|(\w+)\|([^|]*)\|([^|"]*)"', call.arguments)
-        if mark:
-            if mark[1] == "unveil":
-                unveiled = mark[2].replace(":", "/")
-            elif mark[1] == "pledge":
-                promised = mark[2]
-            elif promised is not None and "dns" not in promised.split():
-                found.append(Violation(Call("getaddrinfo", ""), "dns", promised))
-            if mark[1] != "getaddrinfo":
-                marks.append(" ".join(mark.groups()).rstrip())
-        elif promised is not None:
-            needs = needed(call, unveiled)
-            if not needs & {*promised.split()}:
-                wanted = " or ".join(sorted(needs)) or "what is never promised"
-                found.append(Violation(call, wanted, promised))
+        if mark and mark[1] != "getaddrinfo":
+            marks.append(" ".join(mark.groups()).rstrip())
+            process.mark(*mark.groups())
+            continue
+        needs = {"dns"} if mark else needed(call, process.unveiled)
+        promised = process.promised
+        if promised is not None and not needs & {*promised.split()}:
+            wanted = " or ".join(sorted(needs)) or "what is never promised"
+            found.append(Violation(call, wanted, promised))
+        if call.makes_another:
+            shared = "CLONE_THREAD" in call.arguments
+            processes[int(call.result)] = process if shared else replace(process)
+        elif call.name == "execve" and call.result == "0":
+            processes[call.thread] = Process()
     return marks, found
 
 
-def needed(call: Call, unveiled: str) -> set[str]:
-    """Return the promises of which any allows this call; none: nothing does."""
-    name, arguments = call
-    if name in {"mmap", "mprotect"} and "PROT_EXEC" in arguments:
-        return {"prot_exec"}
-    if name in {"clone", "clone3"} and "CLONE_THREAD" not in arguments:
-        return {"proc"}
-    if name in STDIO or (name == "newfstatat" and "AT_EMPTY_PATH" in arguments):
-        return {"stdio"}
+def needed(call: Call, unveiled: str | None) -> set[str]:
+    """Return the promises of which any allows this call; none: nothing does.
+
+    `unveiled` is the one directory that is not hidden, "" where all is, None where
+    nothing is.
+    """
+    name, arguments = call.name, call.arguments
+    promise = _by_arguments(call) or ALWAYS.get(name)
+    if promise:
+        return {promise}
     if name == "ioctl":
         return {"stdio"} if IOCTL.search(arguments) else set()
     if name in SOCKETS:
@@ -122,9 +170,26 @@ def needed(call: Call, unveiled: str) -> set[str]:
     return {"dns"} if RESOLVER.search(arguments) else _files(call, unveiled)
 
 
+def _by_arguments(call: Call) -> str | None:
+    """Return what a call needs because of its arguments, if they matter."""
+    name, arguments = call.name, call.arguments
+    if name in {"mmap", "mprotect"} and "PROT_EXEC" in arguments:
+        return "prot_exec"
+    if name in {"clone", "clone3"} and "CLONE_THREAD" not in arguments:
+        return "proc"
+    # For another process, or for a group of them.
+    if name == "kill" and arguments.partition(",")[0] not in {"0", str(call.thread)}:
+        return "proc"
+    if "SCM_RIGHTS" in arguments:
+        return "recvfd" if name == "recvmsg" else "sendfd"
+    if name == "newfstatat" and "AT_EMPTY_PATH" in arguments:
+        return "stdio"
+    return None
+
+
 def _sockets(call: Call) -> set[str]:
     """Return what a call on a socket needs; on those of the resolver, dns will do."""
-    name, arguments = call
+    name, arguments = call.name, call.arguments
     if name in {"getsockopt", "setsockopt"}:
         return {"stdio"} if SOCKOPT.search(arguments) else {"inet"}
     if name == "getpeername":
@@ -135,11 +200,11 @@ def _sockets(call: Call) -> set[str]:
     return {"inet", "dns"}
 
 
-def _files(call: Call, unveiled: str) -> set[str]:
+def _files(call: Call, unveiled: str | None) -> set[str]:
     """Return what a call that names a file needs; outside, nothing will do."""
-    name, arguments = call
+    name, arguments = call.name, call.arguments
     inside = f"<{unveiled}>" in arguments or f'"{unveiled}/' in arguments
-    if not unveiled or not inside:
+    if unveiled is not None and not (unveiled and inside):
         return set()
     if name in CREATE or (name == "openat" and "O_CREAT" in arguments):
         return {"cpath"}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
+import signal
 import socket
 import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
+import rooted
 from installed import BIN, ENVIRONMENT, PATIENCE
 from scw_signal import log, privileged
 from scw_signal.cli import signald
@@ -190,6 +190,26 @@ def test_the_signal_waits_for_a_long_script_only_so_long(
     half.close = lambda: None  # type: ignore[method-assign]
 
 
+def test_a_script_that_closes_its_output_is_still_waited_for_only_so_long(
+    half: Half, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(privileged, "SCRIPT_SECONDS", 0.0)
+    gate = half.directory / "gate"
+    os.mkfifo(gate)
+    script = f"#!/bin/sh\nexec >/dev/null 2>&1\nread line < {gate}\n".encode()
+    assert half.parent.run_user_data(ID, script) == "still runs after 0 s"
+    gate.write_text("end\n")
+    half.close()
+    assert half.log == ["user-data: ended with status 0"]
+    half.close = lambda: None  # type: ignore[method-assign]
+
+
+def test_what_prints_for_ever_in_the_background_holds_nothing_up(half: Half) -> None:
+    # It dies of SIGPIPE, once nobody reads any more.
+    script = b"#!/bin/sh\nyes &\n"
+    assert half.parent.run_user_data(ID, script) == "ended with status 0"
+
+
 # Host names.
 
 
@@ -274,14 +294,6 @@ def test_without_root_the_agent_goes_on_without_it(
 
 # The whole agent, in a name space where it may set the host name.
 
-INSIDE = """
-set -e
-mount --bind "$1/etc" /etc
-mount --bind "$1/lib" /var/lib
-hostname before
-shift
-exec "$@"
-"""
 SCRIPT = b"""#!/bin/sh
 echo "I am $(id -u) on $(hostname)"
 touch %s
@@ -290,23 +302,23 @@ exit 3
 
 
 @pytest.fixture
-def boot(tmp_path: Path) -> Callable[[Emulator], str]:
+def words(tmp_path: Path) -> Callable[[Emulator], list[str | Path]]:
+    """Return what gives the command that boots a server, for a service."""
+    there = rooted.place(tmp_path)
+    return lambda service: [
+        *there,
+        *(BIN / "scw-signald", "-d", "-v", "--no-dns", "--url", service.url),
+        *("--run-dir", tmp_path / "run", "--set-hostname", "--run-user-data"),
+    ]
+
+
+@pytest.fixture
+def boot(words: Callable[[Emulator], list[str | Path]]) -> Callable[[Emulator], str]:
     """Return what boots a server with user data, and returns the log."""
-    if os.geteuid() != 0 or sys.platform != "linux" or not shutil.which("unshare"):
-        pytest.skip("only root on Linux has a host name to set in a name space")
-    shutil.copytree("/etc", tmp_path / "etc", symlinks=True)
-    (tmp_path / "lib").mkdir()
-    tmp_path.chmod(0o755)
-    with (tmp_path / "etc/passwd").open("a") as users:
-        users.write("_scwsignal:*:4242:4242::/nonexistent:/sbin/nologin\n")
 
     def boot(service: Emulator) -> str:
         done = subprocess.run(
-            [
-                *("unshare", "--uts", "--mount", "sh", "-c", INSIDE, "sh", tmp_path),
-                *(BIN / "scw-signald", "-d", "-v", "--no-dns", "--url", service.url),
-                *("--run-dir", tmp_path / "run", "--set-hostname", "--run-user-data"),
-            ],
+            words(service),
             env=ENVIRONMENT,
             stderr=subprocess.PIPE,
             timeout=PATIENCE,
@@ -339,7 +351,7 @@ def test_a_server_is_prepared_by_root_and_signals_without_it(
             ("GET", "/conf?format=json"),
         ]
         assert service.server_state == "running"
-        assert (tmp_path / "run/state").stat().st_uid == 4242
+        assert (tmp_path / "run/state").stat().st_uid == rooted.UID
         (tmp_path / "ran").unlink()
         assert "was run for this instance before" in boot(service)
         assert not (tmp_path / "ran").exists()
@@ -365,3 +377,26 @@ def test_user_data_that_is_no_script_does_not_keep_the_server_silent(
         assert service.server_state == "running"
     assert said in text
     assert re.search("hostname: not a host name: '-rf'", text)
+
+
+@pytest.mark.usefixtures("commands")
+def test_a_stop_is_passed_on_to_a_script_and_is_not_held_up_by_it(
+    words: Callable[[Emulator], list[str | Path]], tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    script = f"#!/bin/sh\ntrap 'echo SIGTERM >{told}; exit' TERM\necho begun\n"
+    script += "sleep 300 & wait\n"
+    with (
+        Emulator(user_data={"cloud-init": script.encode()}) as service,
+        subprocess.Popen(
+            words(service), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        ) as agent,
+    ):
+        assert agent.stderr is not None
+        assert any("user-data: begun" in line for line in agent.stderr)
+        agent.terminate()
+        assert told.read_text() == "SIGTERM\n"
+        assert any("stopped by SIGTERM" in line for line in agent.stderr)
+        assert agent.wait(PATIENCE) == -signal.SIGTERM
+        assert service.state_detail != "booted"

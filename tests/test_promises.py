@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+import rooted
 from installed import ENVIRONMENT, NOWHERE
 from promises import Call, needed, violations
+from scw_signal import sandbox
 from scw_signal.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -198,6 +200,40 @@ def test_a_resolver_that_fails(live: Callable[..., Life], tmp_path: Path) -> Non
     assert life.violations == []
 
 
+SCRIPT = b"#!/bin/sh\nmount; hostname; echo done\n"
+PREPARING = ("--no-dns", "--set-hostname", "--run-user-data")
+
+
+def test_both_halves_of_an_agent_that_prepares_the_server(
+    live: Callable[..., Life], tmp_path: Path
+) -> None:
+    there = rooted.place(tmp_path)
+    run_dir = tmp_path / "run"
+    with Emulator(user_data={"cloud-init": SCRIPT}) as service:
+        words = ("--url", service.url, "--run-dir", str(run_dir), *PREPARING)
+        life = live(*words, namespace=there)
+    assert "user-data: ended with status 0" in life.log
+    assert "hostname: 'openbsd' set and written" in life.log
+    assert (life.status, life.violations) == (0, [])
+    root = [mark for mark in life.marks if "sendfd" in mark]
+    assert root == [f"pledge {sandbox.PRIVILEGED}"]
+    first, second, *others = stages(run_dir)
+    agents = [first, second.replace(" dns", " dns recvfd"), *others]
+    assert [mark for mark in life.marks if mark not in root] == agents
+
+
+def test_both_halves_when_they_are_stopped_while_a_script_runs(
+    live: Callable[..., Life], tmp_path: Path
+) -> None:
+    there = rooted.place(tmp_path)
+    script = b"#!/bin/sh\necho begun; exec sleep 300\n"
+    with Emulator(user_data={"cloud-init": script}) as service:
+        words = ("--url", service.url, "--run-dir", str(tmp_path / "run"), *PREPARING)
+        life = live(*words, namespace=there, until="user-data: begun")
+    assert "stopped by SIGTERM" in life.log
+    assert life.violations == []
+
+
 @pytest.mark.parametrize("fault", ["503:1", "404:1"])
 @pytest.mark.parametrize(
     "command",
@@ -236,7 +272,12 @@ def test_a_command_that_a_person_types(
         (Call("socket", "AF_PACKET, SOCK_RAW, 0"), set()),
         (Call("mmap", "NULL, 4096, PROT_READ|PROT_EXEC, MAP_PRIVATE"), {"prot_exec"}),
         (Call("clone3", "{flags=CLONE_VFORK}"), {"proc"}),
-        (Call("execve", '"/bin/sh"'), set()),
+        (Call("execve", '"/bin/sh"'), {"exec"}),
+        (Call("kill", "7, SIGTERM", 7), {"stdio"}),
+        (Call("kill", "-7, SIGTERM", 7), {"proc"}),
+        (Call("sendmsg", "4, {msg_control=[{cmsg_type=SCM_RIGHTS}]}, 0"), {"sendfd"}),
+        (Call("recvmsg", "4, {msg_control=[{cmsg_type=SCM_RIGHTS}]}, 0"), {"recvfd"}),
+        (Call("setresuid", "0, 0, 0"), set()),
         (Call("fchmod", "5</run/x/state>, 0644"), set()),
         (Call("ioctl", "1</dev/pts/0>, TCGETS, 0x7ffe0"), {"stdio"}),
         (Call("ioctl", "1</dev/pts/0>, TCSETS, {c_iflag=0}"), set()),

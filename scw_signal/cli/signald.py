@@ -197,9 +197,9 @@ def _parts(
     resolver = Resolver(setup.dns_name, setup.dns_seconds, clock) if setup.dns else None
     store = _store(setup.directory, journal)
     sandbox.preload()
+    box = sandbox.Sandbox(journal.debug, journal.warning)
     _leave_root(store, journal)
     addresses_only = all(endpoint.is_numeric() for endpoint in setup.endpoints)
-    box = sandbox.Sandbox(journal.debug, journal.warning)
     box.enter(store.directory if store else None, receive=parent is not None)
 
     def narrow(stage: str) -> None:

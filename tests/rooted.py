@@ -1,0 +1,40 @@
+"""A place where root may set the host name and become the agent's user.
+
+Namespaces of Linux for the host name and for mounts, with copies over /etc and
+/var/lib: nothing that is done there is seen outside.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+USER, UID = "_scwsignal", 4242
+
+INSIDE = """
+set -e
+mount --bind "$1/etc" /etc
+mount --bind "$1/lib" /var/lib
+hostname before
+shift
+exec "$@"
+"""
+
+
+def place(directory: Path) -> tuple[str, ...]:
+    """Make the copies in `directory`; return a command that runs another there."""
+    if os.geteuid() != 0 or sys.platform != "linux" or not shutil.which("unshare"):
+        pytest.skip("only root on Linux has a host name to set in a name space")
+    shutil.copytree("/etc", directory / "etc", symlinks=True)
+    (directory / "lib").mkdir()
+    directory.chmod(0o755)
+    with (directory / "etc/passwd").open("a") as users:
+        users.write(f"{USER}:*:{UID}:{UID}::/nonexistent:/sbin/nologin\n")
+    return ("unshare", "--uts", "--mount", "sh", "-c", INSIDE, "sh", str(directory))
