@@ -22,7 +22,7 @@ LIBRARIES =
 help:
 	@echo "make demo    watch a boot signal find its way"
 	@echo "make test    run every test (STRICT=1: a skip is a failure)"
-	@echo "make soak    the tests that draw at random, for long"
+	@echo "make soak    the tests that draw at random or wait, for long"
 	@echo "make fuzz    what parses replies, FUZZ_SECONDS for each target"
 	@echo "make lint    ruff, mypy, shellcheck, mandoc"
 	@echo "make bench   measure, side by side"
@@ -55,8 +55,9 @@ wheel: $(VENV)/.made
 test: wheel
 	$(BIN)/pytest -n $(JOBS) $(PYTEST_FLAGS)
 
-# What draws at random, for much longer: 100,000 documents in each form through real
-# shells, a thousand runs of the state machine of faults.
+# What draws at random or waits, for much longer: 100,000 documents in each form
+# through real shells, a thousand runs of the state machine of faults, a minute
+# without a link.
 soak: wheel
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -n $(JOBS) --timeout=0 $(PYTEST_FLAGS)
 
