@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from .log import Log
     from .network import Network
     from .privileged import Parent
-    from .resolver import Resolver
     from .store import Store
     from .transport import Service
     from .wire import Endpoint
@@ -147,7 +146,7 @@ class Parts(NamedTuple):
 
     clock: Clock
     network: Network
-    resolver: Resolver | None  # None skips DNS
+    await_dns: Callable[[], bool] | None  # tells whether it answered; None skips it
     service: Service
     store: Store | None  # None where the run directory can not be written
     log: Log
@@ -168,8 +167,9 @@ def boot(parts: Parts, state: str, deadline: float = math.inf) -> Receipt:
     network_seconds = watch.lap()
     log.info(f"network: a route to {endpoint.host} after {network_seconds:.1f} s")
 
-    if parts.resolver is not None:
-        if parts.resolver.await_answer():
+    if parts.await_dns is not None:
+        log.debug("dns: waiting for an answer")
+        if parts.await_dns():
             log.info(f"dns: answered after {watch.peek():.1f} s")
         else:
             log.warning(

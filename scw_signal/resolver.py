@@ -1,27 +1,30 @@
-"""Waits for the resolver, within a bound that holds even while it blocks.
+"""The system's resolver, within bounds that hold even while it blocks.
 
-getaddrinfo(3) can not be interrupted, so it runs in a thread. Each question
-gets a fresh one: on OpenBSD a thread's resolver looks at /etc/resolv.conf again
-only 15 s after its last look (libc's asr.c), and resolvd(8) may write that
-file at any moment of the boot.
+getaddrinfo(3) can not be interrupted, so it runs in a thread, and whoever waits for
+it can be stopped. Each question gets a fresh one: on OpenBSD a thread's resolver
+looks at /etc/resolv.conf again only 15 s after its last look (libc's asr.c), and
+resolvd(8) may write that file at any moment of the boot.
 """
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .clock import Clock
 
-    Lookup = Callable[[str, int], object]
+    Address = tuple[int, tuple[Any, ...]]  # a family, and what connect(2) takes
+    Lookup = Callable[..., list[Any]]
 
 ASK_AGAIN_FIRST = 0.1  # seconds after a failure, doubling ...
 ASK_AGAIN_CAP = 1.0  # ... up to this
 BLOCKED_SECONDS = 5.0  # after which another question goes out beside the first
+ANY_PORT = 80  # where only the name matters
 
 # That a name does not exist is an answer: somebody has been asked. EAI_NODATA
 # is not everywhere.
@@ -35,55 +38,73 @@ _ANSWERS = frozenset(
 class _Question:
     """One look-up in a thread of its own; its socket tells when it has ended."""
 
-    def __init__(self, name: str, lookup: Lookup) -> None:
-        self.answered = False
+    def __init__(self, name: str, port: int, lookup: Lookup) -> None:
+        """Begin; raises OSError if no descriptor or no thread is to be had."""
+        self.found: list[Any] = []
+        self.failure: OSError | None = None
         self.done, self._hangup = socket.socketpair()
-        thread = threading.Thread(target=self._ask, args=(name, lookup), daemon=True)
+        thread = threading.Thread(
+            target=self._ask, args=(name, port, lookup), daemon=True
+        )
         try:
             thread.start()
         except RuntimeError:
             self._hangup.close()
             self.done.close()
-            raise
+            raise OSError(errno.EAGAIN, "no thread is to be had") from None
 
-    def _ask(self, name: str, lookup: Lookup) -> None:
+    @property
+    def answered(self) -> bool:
+        """Whether somebody has answered, be it that there is no such name."""
+        if isinstance(self.failure, socket.gaierror):
+            return self.failure.errno in _ANSWERS
+        return self.failure is None
+
+    def _ask(self, name: str, port: int, lookup: Lookup) -> None:
         try:
-            lookup(name, 80)
-            self.answered = True
-        except socket.gaierror as error:
-            self.answered = error.errno in _ANSWERS
-        except (OSError, UnicodeError):
-            pass
+            self.found = lookup(name, port, 0, socket.SOCK_STREAM)
+        except OSError as error:
+            self.failure = error
+        except UnicodeError:
+            self.failure = OSError(errno.EINVAL, "not a host name")
         finally:
             self._hangup.close()
 
 
 class Resolver:
-    """The system's resolver, asked whether it answers yet."""
+    """The system's resolver."""
 
-    def __init__(
-        self,
-        name: str,
-        seconds: float,
-        clock: Clock,
-        lookup: Lookup = socket.getaddrinfo,
-    ) -> None:
-        """Take the name to ask for and how many seconds to wait at most."""
-        self._name = name
-        self._seconds = seconds
+    def __init__(self, clock: Clock, lookup: Lookup = socket.getaddrinfo) -> None:
+        """Take the clock by which it is waited for."""
         self._clock = clock
         self._lookup = lookup
         self._asked: list[_Question] = []
 
-    def await_answer(self) -> bool:
-        """Wait for an answer, and return whether one came.
+    def addresses(self, name: str, port: int, seconds: float) -> list[Address]:
+        """Return the socket addresses of a host, each with its family.
+
+        Raises OSError, as TimeoutError when `seconds` have passed.
+        """
+        question = self._ask(name, port)
+        if not self._clock.wait(seconds, question.done.fileno()):
+            raise TimeoutError
+        self._collect()
+        if question.failure is not None:
+            raise question.failure
+        return [(family, address) for family, _, _, _, address in question.found]
+
+    def await_answer(self, name: str, seconds: float) -> bool:
+        """Wait until `name` is answered for; return whether it was within `seconds`.
 
         That there is no such name is an answer as well.
         """
-        end = self._clock.monotonic() + self._seconds
+        end = self._clock.monotonic() + seconds
         again = ASK_AGAIN_FIRST
         while (left := end - self._clock.monotonic()) > 0:
-            self._ask()
+            try:
+                self._ask(name, ANY_PORT)
+            except OSError:
+                pass  # perhaps next time
             if not self._clock.wait(min(BLOCKED_SECONDS, left), *self._descriptors()):
                 continue
             ended = self._collect()
@@ -94,12 +115,6 @@ class Resolver:
             again = min(2 * again, ASK_AGAIN_CAP)
         return False
 
-    def _ask(self) -> None:
-        try:
-            self._asked.append(_Question(self._name, self._lookup))
-        except (OSError, RuntimeError):
-            pass  # no descriptor or no thread is to be had; perhaps next time
-
     def idle(self) -> bool:
         """Tell whether no question is under way any more.
 
@@ -108,6 +123,11 @@ class Resolver:
         """
         self._collect()
         return not self._asked
+
+    def _ask(self, name: str, port: int) -> _Question:
+        question = _Question(name, port, self._lookup)
+        self._asked.append(question)
+        return question
 
     def _descriptors(self) -> list[int]:
         return [question.done.fileno() for question in self._asked]

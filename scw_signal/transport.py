@@ -29,12 +29,15 @@ if TYPE_CHECKING:
     from .wire import Request
 
     OpenSocket = Callable[[int], socket.socket]
+    Address = tuple[int, tuple[Any, ...]]  # a family, and what connect(2) takes
+    Resolve = Callable[[str, int, float], list[Address]]
 
 CONNECT_SECONDS = 3.0  # one lost SYN is sent again after 1 s
 # From connecting to the last byte. What a lossy network drops TCP sends again, after
 # about 1, 3, 7 and 15 s (RFC 6298): to ask anew in the meantime would start over, and
 # would give a slow service more to do.
 EXCHANGE_SECONDS = 30.0
+RESOLVE_SECONDS = 30.0  # for a host name: a resolver may have several to ask
 _SILENCE = "no answer in time"
 _CHUNK = 64 * 1024
 
@@ -57,7 +60,7 @@ def reserved_socket(family: int) -> socket.socket:
     The ports are tried at random, for any may be in use or, as after a request
     just made, in TIME_WAIT. Raises NotRootError, or OSError if none is free.
     """
-    # Spelt out, for bind(2) of "" asks getaddrinfo(3): see _connect.
+    # Spelt out, for bind(2) of "" asks getaddrinfo(3): see Service._addresses.
     anywhere = "::" if family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104 - a source
     for port in random.sample(RESERVED_PORTS, len(RESERVED_PORTS)):
         bound = stream_socket(family)
@@ -86,17 +89,20 @@ class Service:
         clock: Clock,
         open_socket: OpenSocket = stream_socket,
         *,
+        resolve: Resolve | None = None,
         seconds: float = EXCHANGE_SECONDS,
     ) -> None:
         """Take the addresses in the order in which they are to be tried.
 
         `open_socket` makes a TCP socket of a family that is not connected yet:
-        `reserved_socket`, where the service looks at the source port. `seconds`
-        bounds the exchange with one address.
+        `reserved_socket`, where the service looks at the source port. `resolve`
+        gives the addresses of a host name within some seconds; without it none can
+        be reached. `seconds` bounds the exchange with one address.
         """
         self._endpoints = list(endpoints)
         self._clock = clock
         self._open_socket = open_socket
+        self._resolve = resolve
         self._seconds = seconds
 
     def exchange(self, request: Request, budget: float) -> tuple[Reply, Endpoint]:
@@ -127,11 +133,16 @@ class Service:
     def _exchange(
         self, endpoint: Endpoint, request: Request, budget: float, share: float
     ) -> Reply:
-        seconds = min(budget, self._seconds)
+        end = self._clock.monotonic() + budget
+        addresses = self._addresses(endpoint, min(budget, RESOLVE_SECONDS))
+        left = end - self._clock.monotonic()
+        seconds = min(left, self._seconds)
         timer = _Timer(self._clock, seconds, min(share, CONNECT_SECONDS))
-        with _Pool(
-            endpoint.host, endpoint.port, timer=timer, open_socket=self._open_socket
-        ) as pool:
+
+        def connect() -> _TimedSocket:
+            return _connect(addresses, timer, self._open_socket)
+
+        with _Pool(endpoint.host, endpoint.port, connect=connect) as pool:
             try:
                 response = pool.urlopen(
                     request.method,
@@ -152,6 +163,25 @@ class Service:
                 raise BrokenOffError(
                     f"{endpoint.host}: {reason}", overload=reason == _SILENCE
                 ) from None
+
+    def _addresses(self, endpoint: Endpoint, seconds: float) -> list[Address]:
+        """Return where an endpoint is; raises UnreachableError.
+
+        An address is not looked up, as urllib3 would: getaddrinfo(3) looks for
+        /etc/resolv.conf even then, which on OpenBSD is fatal when the promise dns
+        has been given up. It would also load the codec idna, with a table of all of
+        Unicode.
+        """
+        host, port = endpoint
+        if endpoint.is_numeric():
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            return [(family, (host, port))]
+        if self._resolve is None:
+            raise UnreachableError(f"{host}: not an address")
+        try:
+            return self._resolve(host, port, seconds)
+        except OSError as error:
+            raise UnreachableError(f"{host}: {_reason(error)}") from None
 
 
 def _read(response: BaseHTTPResponse, limit: int) -> Reply:
@@ -212,16 +242,15 @@ class _TimedConnection(HTTPConnection):
     """A connection that is made, and whose socket reads, within a timer."""
 
     def __init__(
-        self, *args: Any, timer: _Timer, open_socket: OpenSocket, **kwargs: Any
+        self, *args: Any, connect: Callable[[], _TimedSocket], **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._timer = timer
-        self._open_socket = open_socket
+        self._connect = connect
 
     def _new_conn(self) -> socket.socket:
         """Connect; raises UnreachableError."""
         try:
-            return _connect(self.host, self.port, self._timer, self._open_socket)
+            return self._connect()
         except OSError as error:
             raise UnreachableError(f"{self.host}: {_reason(error)}") from None
 
@@ -240,16 +269,11 @@ class _TimedConnection(HTTPConnection):
 
 
 def _connect(
-    host: str, port: int, timer: _Timer, open_socket: OpenSocket
+    addresses: Sequence[Address], timer: _Timer, open_socket: OpenSocket
 ) -> _TimedSocket:
-    """Connect to the first address of `host` that takes it; raises OSError.
-
-    Not urllib3's way, which asks getaddrinfo(3) even for an address: on OpenBSD
-    that looks for /etc/resolv.conf, and is killed when the promise dns has been
-    given up. It would also load the codec idna, with a table of all of Unicode.
-    """
+    """Connect to the first of `addresses` that takes it; raises OSError."""
     last = OSError(errno.EADDRNOTAVAIL, "no address")
-    for family, address in _addresses(host, port):
+    for family, address in addresses:
         for _ in range(1 if open_socket is stream_socket else _SOURCES):
             try:
                 return _connected(open_socket(family), address, timer)
@@ -258,15 +282,6 @@ def _connect(
                 if error.errno not in _SOURCE_TAKEN:
                     break
     raise last
-
-
-def _addresses(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
-    """Return the families and socket addresses of a host; raises OSError."""
-    if Endpoint(host).is_numeric():
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return [(family, (host, port))]
-    found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
-    return [(family, address) for family, _, _, _, address in found]
 
 
 def _connected(

@@ -27,7 +27,6 @@ from scw_signal.errors import (
 )
 from scw_signal.log import Log
 from scw_signal.network import Network
-from scw_signal.resolver import Resolver
 from scw_signal.store import Store
 from scw_signal.transport import Service
 from scw_signal.wire import Endpoint, Reply, Request
@@ -71,14 +70,14 @@ class FakeNetwork(Network):
         self.clock.wait(seconds)
 
 
-class FakeResolver(Resolver):
+class FakeResolver:
     """Answers or does not, after some seconds."""
 
     def __init__(self, story: list[str], clock: FakeClock) -> None:
         self.story, self.clock = story, clock
         self.takes, self.answers = 0.0, True
 
-    def await_answer(self) -> bool:
+    def __call__(self) -> bool:
         self.story.append("dns")
         self.clock.wait(self.takes)
         return self.answers
@@ -147,7 +146,7 @@ class Boot:
         return Parts(
             clock=self.clock,
             network=self.network,
-            resolver=self.resolver,
+            await_dns=self.resolver,
             service=self.service,
             store=self.store,
             log=Log(lambda _level, line: self.lines.append(line), verbose=False),

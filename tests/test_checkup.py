@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from email.utils import formatdate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,6 +12,7 @@ from scw_signal.cli import checkup
 from scw_signal.cli.checkup import FAIL, OK, WARN, Finding, Tools, examine, verdict
 from scw_signal.clock import Clock
 from scw_signal.errors import UnavailableError
+from scw_signal.resolver import Resolver
 from scw_signal.wire import Endpoint, Reply, document_request
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def found(
     tools = Tools(
         endpoints=endpoints,
         service=FakeService(answer),
-        clock=Clock(),
+        resolver=Resolver(Clock()),
         run=run,
         directory=str(tmp_path / "run"),
         dns_name="localhost",
@@ -204,3 +205,26 @@ def test_what_the_service_says_can_not_reach_the_terminal_raw(
 
 def test_a_program_that_is_not_there_is_no_answer() -> None:
     assert checkup.run(("there-is-no-such-program",)) is None
+
+
+def test_a_service_by_name_is_connected_to_at_any_of_its_addresses(
+    tmp_path: Path, listener: Endpoint
+) -> None:
+    def lookup(name: str, port: int, *_: object) -> list[Any]:
+        assert name in {"metadata", "localhost"}
+        hosts = ["127.0.0.2", listener.host]  # nobody listens at the first
+        return [(socket.AF_INET, 1, 6, "", (host, port)) for host in hosts]
+
+    named = Endpoint("metadata", listener.port)
+    tools = Tools(
+        endpoints=[named],
+        service=FakeService(reply()),
+        resolver=Resolver(Clock(), lookup),
+        run=lambda _: None,
+        directory=str(tmp_path / "run"),
+        dns_name="localhost",
+    )
+    found = {finding.check: finding for finding in examine(tools)}
+    assert found["connect"] == Finding(
+        "connect", OK, f"{named.url} accepts connections"
+    )

@@ -180,7 +180,7 @@ class Guest:
             parts = Parts(
                 clock=self.clock,
                 network=network,
-                resolver=None,
+                await_dns=None,
                 service=self.client,
                 store=store,
                 log=log,

@@ -37,6 +37,7 @@ from scw_signal.cli import (
     userdata,
 )
 from scw_signal.clock import Clock
+from scw_signal.resolver import Resolver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -273,7 +274,7 @@ def test_every_check_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         tools = checkup.Tools(
             endpoints=[wire.Endpoint("127.0.0.1", server.getsockname()[1])],
             service=lambda _: Silent(),  # type: ignore[arg-type,return-value]
-            clock=Clock(),
+            resolver=Resolver(Clock()),
             run=lambda _: None,
             directory=str(tmp_path),
             dns_name="localhost",
@@ -322,6 +323,7 @@ def numbers() -> Iterator[tuple[str, str]]:
     yield AGENT, f"below {spelled(backoff.CUT_SHARE)} of the ceiling"
     yield AGENT, f"has {spelled(backoff.LAST_TRY)} left"
     yield AGENT, f"has {connect:g} seconds to accept the connection"
+    yield AGENT, f"looked up for {transport.RESOLVE_SECONDS:g} seconds at most"
     yield AGENT, f"and {exchange:g} seconds in all"
     for page in (BY_HAND, METADATA, USER_DATA):
         yield page, f"takes {by_hand.EXCHANGE_SECONDS:g} seconds at most"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -131,6 +132,10 @@ class Boot:
         self._note("requests", sum(self.signals().values()))
         self._note("connections", sum(packet.syn for packet in sent))
         return moment - possible
+
+    def stop(self) -> None:
+        """Send the agent SIGTERM."""
+        self._agent.terminate()
 
     def ends(self) -> int:
         """Wait for the agent's end; return its status."""
@@ -319,6 +324,38 @@ def test_a_name_server_that_comes_late_ends_the_wait_for_it(
     # It is asked every five seconds, whoever is still waiting for an answer.
     assert boot.acknowledged(answers) < 5 - quiet % 5 + PROMPT
     assert boot.signals() == {4: 1}
+
+
+def test_a_service_by_name_does_not_keep_an_agent_from_being_stopped(
+    lab: Lab, boot: Boot
+) -> None:
+    server = boot.resolve("silent")
+    lab.connect(4)
+    boot.start("--no-dns", "--url", "http://metadata.example.org")
+    assert server.await_questions(1, LONG)
+    before = time.monotonic()
+    boot.stop()
+    assert boot.ends() == -signal.SIGTERM
+    assert time.monotonic() - before < PROMPT
+
+
+def test_a_service_by_name_does_not_hold_a_command_up_beyond_its_time(
+    lab: Lab, boot: Boot
+) -> None:
+    boot.resolve("silent")
+    lab.connect(4)
+    words = ("--timeout", "1.5", "--url", "http://metadata.example.org", "booted")
+    before = time.monotonic()
+    done = subprocess.run(
+        lab.guest.command(BIN / "scw-signal-state", *words),
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        check=False,
+    )
+    assert time.monotonic() - before < 1.5 + PROMPT
+    assert done.returncode == 1
+    assert "metadata.example.org: no answer in time" in done.stderr
 
 
 @pytest.mark.timeout(UNLUCKY)

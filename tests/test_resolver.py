@@ -7,7 +7,7 @@ import itertools
 import socket
 import threading
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BOUND = 10.0  # seconds after which a thread counts as lost
 NAME = "scaleway.com"
 ANSWER = "an answer"
+FOUND = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 80))
 NO_NAME = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 FAILURE = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
@@ -45,7 +46,8 @@ class Lookups:
         self._gates: dict[threading.Thread, SimpleQueue[str | Exception]] = {}
         clock.settle = self._settle
 
-    def __call__(self, name: str, port: int) -> object:
+    def __call__(self, name: str, port: int, family: int, kind: int) -> list[Any]:
+        assert (family, kind) == (0, socket.SOCK_STREAM)
         with self._entered:
             outcome = next(self._outcomes)
             self.asked.append(self._clock.now - self._start)
@@ -56,7 +58,7 @@ class Lookups:
         outcome = outcome or gate.get()
         if isinstance(outcome, Exception):
             raise outcome
-        return outcome
+        return [FOUND]
 
     def _settle(self) -> None:
         """Wait until each thread that was started blocks, or has come to its end."""
@@ -81,9 +83,9 @@ def make(clock: FakeClock) -> Iterator[Make]:
     """Return what makes a resolver and its look-ups; none is left blocking."""
     made = []
 
-    def make(seconds: float, *outcomes: Outcome) -> Made:
+    def make(*outcomes: Outcome) -> Made:
         lookups = Lookups(clock, *outcomes)
-        made.append((Resolver(NAME, seconds, clock, lookups), lookups))
+        made.append((Resolver(clock, lookups), lookups))
         return made[-1]
 
     yield make
@@ -93,8 +95,8 @@ def make(clock: FakeClock) -> Iterator[Make]:
 
 
 def test_the_resolver_is_asked_for_the_name_once_if_it_answers(make: Make) -> None:
-    resolver, lookups = make(15, ANSWER)
-    assert resolver.await_answer()
+    resolver, lookups = make(ANSWER)
+    assert resolver.await_answer(NAME, 15)
     assert lookups.questions == [(NAME, 80)]
     assert lookups.asked == [0]
 
@@ -108,8 +110,8 @@ def test_the_resolver_is_asked_for_the_name_once_if_it_answers(make: Make) -> No
     ],
 )
 def test_that_there_is_no_such_name_is_an_answer(make: Make, number: int) -> None:
-    resolver, lookups = make(15, socket.gaierror(number, "no such name"), FAILURE)
-    assert resolver.await_answer()
+    resolver, lookups = make(socket.gaierror(number, "no such name"), FAILURE)
+    assert resolver.await_answer(NAME, 15)
     assert lookups.asked == [0]
 
 
@@ -127,29 +129,29 @@ def test_that_there_is_no_such_name_is_an_answer(make: Make, number: int) -> Non
 def test_a_failure_is_no_answer(
     make: Make, clock: FakeClock, failure: Exception
 ) -> None:
-    resolver, _ = make(15, failure)
+    resolver, _ = make(failure)
     beginning = clock.now
-    assert not resolver.await_answer()
+    assert not resolver.await_answer(NAME, 15)
     assert clock.now - beginning == pytest.approx(15)
 
 
 def test_after_a_failure_the_question_is_asked_again_until_an_answer_comes(
     make: Make,
 ) -> None:
-    resolver, lookups = make(15, FAILURE, FAILURE, ANSWER)
-    assert resolver.await_answer()
+    resolver, lookups = make(FAILURE, FAILURE, ANSWER)
+    assert resolver.await_answer(NAME, 15)
     assert len(lookups.asked) == 3
 
 
 def test_the_pauses_after_failures_grow_from_a_tenth_to_a_second(make: Make) -> None:
-    resolver, lookups = make(6, FAILURE)
-    resolver.await_answer()
+    resolver, lookups = make(FAILURE)
+    resolver.await_answer(NAME, 6)
     assert lookups.asked == pytest.approx([0, 0.1, 0.3, 0.7, 1.5, 2.5, 3.5, 4.5, 5.5])
 
 
 def test_each_question_has_a_thread_of_its_own_that_holds_nobody_up(make: Make) -> None:
-    resolver, lookups = make(1, FAILURE)
-    resolver.await_answer()
+    resolver, lookups = make(FAILURE)
+    resolver.await_answer(NAME, 1)
     assert len(lookups.threads) == len(lookups.asked) > 1
     assert all(thread.daemon for thread in lookups.threads)
 
@@ -158,19 +160,19 @@ def test_each_question_has_a_thread_of_its_own_that_holds_nobody_up(make: Make) 
 def test_the_bound_holds_though_the_look_up_blocks(
     make: Make, clock: FakeClock, seconds: float
 ) -> None:
-    resolver, _ = make(seconds, None)
+    resolver, _ = make(None)
     beginning = clock.now
-    assert not resolver.await_answer()
+    assert not resolver.await_answer(NAME, seconds)
     assert clock.now - beginning == seconds
 
 
 def test_the_bound_holds_though_a_slow_failure_would_be_followed_by_a_pause(
     make: Make, clock: FakeClock
 ) -> None:
-    resolver, lookups = make(1, None)
+    resolver, lookups = make(None)
     beginning = clock.now
     clock.at(0.97, lambda: lookups.let_go(FAILURE))
-    assert not resolver.await_answer()
+    assert not resolver.await_answer(NAME, 1)
     assert clock.now - beginning == pytest.approx(1)
 
 
@@ -184,57 +186,57 @@ def test_running_out_of_descriptors_or_threads_is_no_answer_and_passes(
         monkeypatch.undo()  # the next question finds one
         raise RuntimeError if "Thread" in broken else OSError(errno.EMFILE, "too many")
 
-    resolver, lookups = make(15, ANSWER)
+    resolver, lookups = make(ANSWER)
     monkeypatch.setattr(broken, fail)
-    assert resolver.await_answer()
+    assert resolver.await_answer(NAME, 15)
     assert len(lookups.asked) == 1
 
 
 def test_with_no_time_nobody_is_asked(make: Make) -> None:
-    resolver, lookups = make(0, ANSWER)
-    assert not resolver.await_answer()
+    resolver, lookups = make(ANSWER)
+    assert not resolver.await_answer(NAME, 0)
     assert lookups.asked == []
 
 
 def test_beside_a_look_up_that_blocks_another_is_made_every_five_seconds(
     make: Make,
 ) -> None:
-    resolver, lookups = make(15, None)
-    resolver.await_answer()
+    resolver, lookups = make(None)
+    resolver.await_answer(NAME, 15)
     assert lookups.asked == [0, 5, 10]
 
 
 def test_the_second_question_may_be_the_one_that_is_answered(
     make: Make, clock: FakeClock
 ) -> None:
-    resolver, _ = make(15, None, ANSWER)
+    resolver, _ = make(None, ANSWER)
     beginning = clock.now
-    assert resolver.await_answer()
+    assert resolver.await_answer(NAME, 15)
     assert clock.now - beginning == 5
 
 
 def test_an_answer_to_the_first_question_counts_though_a_second_was_asked(
     make: Make, clock: FakeClock
 ) -> None:
-    resolver, lookups = make(15, None)
+    resolver, lookups = make(None)
     beginning = clock.now
     clock.at(7.25, lambda: lookups.let_go(most=1))
-    assert resolver.await_answer()
+    assert resolver.await_answer(NAME, 15)
     assert clock.now - beginning == 7.25
     assert lookups.asked == [0, 5]
 
 
 def test_a_resolver_that_blocks_is_not_idle_before_it_has_answered(make: Make) -> None:
-    resolver, lookups = make(7, None)
-    assert not resolver.await_answer()
+    resolver, lookups = make(None)
+    assert not resolver.await_answer(NAME, 7)
     assert not resolver.idle()
     lookups.let_go()
     assert resolver.idle()
 
 
 def test_a_resolver_with_one_of_two_questions_under_way_is_not_idle(make: Make) -> None:
-    resolver, lookups = make(15, None, ANSWER)
-    assert resolver.await_answer()
+    resolver, lookups = make(None, ANSWER)
+    assert resolver.await_answer(NAME, 15)
     assert not resolver.idle()
     lookups.let_go()
     assert resolver.idle()
@@ -244,19 +246,76 @@ def test_a_resolver_with_one_of_two_questions_under_way_is_not_idle(make: Make) 
 def test_a_resolver_whose_questions_have_ended_is_idle(
     make: Make, outcome: str | Exception
 ) -> None:
-    resolver, _ = make(1, outcome)
+    resolver, _ = make(outcome)
     assert resolver.idle()
-    resolver.await_answer()
+    resolver.await_answer(NAME, 1)
     assert resolver.idle()
 
 
 def test_asking_whether_it_is_idle_takes_no_time(make: Make, clock: FakeClock) -> None:
-    resolver, _ = make(1, None)
-    resolver.await_answer()
+    resolver, _ = make(None)
+    resolver.await_answer(NAME, 1)
     before = clock.now
     resolver.idle()
     assert clock.now == before
 
 
 def test_unless_told_otherwise_the_system_is_asked(clock: FakeClock) -> None:
-    assert Resolver("127.0.0.1", 0, clock)._lookup is socket.getaddrinfo
+    assert Resolver(clock)._lookup is socket.getaddrinfo
+
+
+# The addresses of a host.
+
+
+def test_a_host_has_the_addresses_that_the_look_up_finds(make: Make) -> None:
+    resolver, lookups = make(ANSWER)
+    found = resolver.addresses("host", 8080, 3)
+    assert found == [(socket.AF_INET, ("192.0.2.1", 80))]
+    assert lookups.questions == [("host", 8080)]
+    assert resolver.idle()
+
+
+@pytest.mark.parametrize("failure", [NO_NAME, FAILURE], ids=repr)
+def test_what_the_look_up_raises_is_raised(make: Make, failure: Exception) -> None:
+    resolver, _ = make(failure)
+    with pytest.raises(OSError, match=str(failure.args[1])):
+        resolver.addresses("host", 80, 3)
+    assert resolver.idle()
+
+
+def test_what_can_not_be_written_as_a_host_name_is_an_error_of_the_system(
+    make: Make,
+) -> None:
+    resolver, _ = make(UnicodeError("label too long"))
+    with pytest.raises(OSError, match="not a host name"):
+        resolver.addresses("host", 80, 3)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 30.0])
+def test_a_look_up_that_blocks_is_left_in_time_and_is_still_under_way(
+    make: Make, clock: FakeClock, seconds: float
+) -> None:
+    resolver, lookups = make(None)
+    beginning = clock.now
+    with pytest.raises(TimeoutError):
+        resolver.addresses("host", 80, seconds)
+    assert clock.now - beginning == seconds
+    assert not resolver.idle()
+    lookups.let_go()
+    assert resolver.idle()
+
+
+@pytest.mark.parametrize(
+    "broken", ["socket.socketpair", "threading.Thread.start"], ids=["socket", "thread"]
+)
+def test_running_out_of_descriptors_or_threads_is_an_error_of_the_system(
+    make: Make, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError if "Thread" in broken else OSError(errno.EMFILE, "too many")
+
+    resolver, _ = make(ANSWER)
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, fail)
+        with pytest.raises(OSError, match=r"thread|many"):
+            resolver.addresses("host", 80, 3)

@@ -14,6 +14,7 @@ from scw_signal.cli import process
 from scw_signal.cli.lean import transport
 from scw_signal.clock import Clock
 from scw_signal.network import Network
+from scw_signal.resolver import Resolver
 from scw_signal.terminal import printable
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Session:
             self._endpoints,
             self._clock,
             transport.reserved_socket if reserved else transport.stream_socket,
+            resolve=Resolver(self._clock).addresses,
             seconds=EXCHANGE_SECONDS,
         )
         self.patience = Patience(

@@ -6,6 +6,7 @@ SECONDS, and each says what it found in one line.
 
 from __future__ import annotations
 
+import errno
 import socket
 import subprocess
 import sys
@@ -17,14 +18,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from scw_signal import document, wire
 from scw_signal.errors import ScwSignalError
 from scw_signal.network import source_address
-from scw_signal.resolver import Resolver
 from scw_signal.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from scw_signal.clock import Clock
     from scw_signal.document import Node
+    from scw_signal.resolver import Resolver
     from scw_signal.transport import Service
     from scw_signal.wire import Endpoint, Reply
 
@@ -59,7 +59,7 @@ class Tools(NamedTuple):
 
     endpoints: Sequence[Endpoint]
     service: Callable[[Sequence[Endpoint]], Service]
-    clock: Clock
+    resolver: Resolver
     run: Callable[[Sequence[str]], tuple[int, str] | None]  # None: no such program
     directory: str
     dns_name: str
@@ -70,7 +70,7 @@ def examine(tools: Tools) -> Iterator[Finding]:
     yield _vendor(tools)
     routed, findings = _each(tools.endpoints, lambda each: _route(tools, each))
     yield from findings
-    connected, findings = _each(routed, _connection)
+    connected, findings = _each(routed, lambda each: _connection(tools, each))
     yield from findings
     yield from _service(tools, connected)
     yield _dns(tools)
@@ -167,7 +167,7 @@ def _vendor(tools: Tools) -> Finding:
 def _route(tools: Tools, endpoint: Endpoint) -> Finding:
     host = printable(endpoint.host, 60)
     if not endpoint.is_numeric():
-        if Resolver(endpoint.host, SECONDS, tools.clock).await_answer():
+        if tools.resolver.await_answer(endpoint.host, SECONDS):
             return Finding("route", OK, f"the resolver answers for {host}")
         return Finding("route", FAIL, f"the resolver does not answer for {host}")
     source = source_address(endpoint)
@@ -180,13 +180,31 @@ def _route(tools: Tools, endpoint: Endpoint) -> Finding:
     return Finding("route", OK, f"to {host} from {source}{through}")
 
 
-def _connection(endpoint: Endpoint) -> Finding:
+def _connection(tools: Tools, endpoint: Endpoint) -> Finding:
+    host, port = endpoint
     try:
-        socket.create_connection((endpoint.host, endpoint.port), SECONDS).close()
+        hosts = [host]
+        if not endpoint.is_numeric():
+            found = tools.resolver.addresses(host, port, SECONDS)
+            hosts = [address[0] for _, address in found]
+        _connect(hosts, port)
     except OSError as error:
         reason = error.strerror or "no answer in time"
         return Finding("connect", FAIL, f"{endpoint.url}: {reason}")
     return Finding("connect", OK, f"{endpoint.url} accepts connections")
+
+
+def _connect(hosts: Sequence[str], port: int) -> None:
+    """Connect to one of `hosts`, and hang up; raises OSError."""
+    failure = OSError(errno.EADDRNOTAVAIL, "no address")
+    for host in hosts:
+        try:
+            socket.create_connection((host, port), SECONDS).close()
+        except OSError as error:
+            failure = error
+        else:
+            return
+    raise failure
 
 
 def _service(tools: Tools, endpoints: Sequence[Endpoint]) -> Iterator[Finding]:
@@ -221,7 +239,7 @@ def _clock(reply: Reply) -> Finding:
 
 def _dns(tools: Tools) -> Finding:
     name = tools.dns_name
-    if Resolver(name, SECONDS, tools.clock).await_answer():
+    if tools.resolver.await_answer(name, SECONDS):
         return Finding("dns", OK, f"the resolver answers for {printable(name, 60)}")
     return Finding("dns", WARN, "the resolver does not answer; the signal needs none")
 

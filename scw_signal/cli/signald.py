@@ -99,10 +99,13 @@ class _Setup:
 def _check(setup: _Setup) -> int:
     """Say what is wrong; the status is 0 when the signal would go out."""
     clock = Clock()
+    resolver = Resolver(clock)
     tools = checkup.Tools(
         endpoints=setup.endpoints,
-        service=lambda endpoints: transport.Service(endpoints, clock),
-        clock=clock,
+        service=lambda endpoints: transport.Service(
+            endpoints, clock, resolve=resolver.addresses
+        ),
+        resolver=resolver,
         run=checkup.run,
         directory=setup.directory,
         dns_name=setup.dns_name,
@@ -194,7 +197,7 @@ def _parts(
     """Open what the agent works with, and lock the rest away."""
     clock = Clock()
     network = Network(setup.endpoints, clock)
-    resolver = Resolver(setup.dns_name, setup.dns_seconds, clock) if setup.dns else None
+    resolver = Resolver(clock)
     store = _store(setup.directory, journal)
     sandbox.preload()
     box = sandbox.Sandbox(journal.debug, journal.warning)
@@ -205,9 +208,11 @@ def _parts(
     def narrow(stage: str) -> None:
         # The resolver's promise is needed by a question to it still under way,
         # and by each try where the service was given by name.
-        asking = resolver is not None and not resolver.idle()
-        if not asking and (stage == "leave" or addresses_only):
+        if resolver.idle() and (stage == "leave" or addresses_only):
             box.narrow(stage)
+
+    def await_dns() -> bool:
+        return resolver.await_answer(setup.dns_name, setup.dns_seconds)
 
     def patience(stage: str, seconds: float) -> agent.Patience:
         report = log.Reporter(stage, clock, journal).failed
@@ -217,20 +222,24 @@ def _parts(
     return agent.Parts(
         clock=clock,
         network=network,
-        resolver=resolver,
-        service=transport.Service(setup.endpoints, clock),
+        await_dns=await_dns if setup.dns else None,
+        service=transport.Service(setup.endpoints, clock, resolve=resolver.addresses),
         store=store,
         log=journal,
         patience=patience,
         narrow=narrow,
-        preparation=_preparation(setup, clock, parent) if parent else None,
+        preparation=_preparation(setup, clock, resolver, parent) if parent else None,
     )
 
 
-def _preparation(setup: _Setup, clock: Clock, parent: Parent) -> agent.Preparation:
+def _preparation(
+    setup: _Setup, clock: Clock, resolver: Resolver, parent: Parent
+) -> agent.Preparation:
     return agent.Preparation(
         root=parent,
-        service=transport.Service(setup.endpoints, clock, parent.reserved_socket),
+        service=transport.Service(
+            setup.endpoints, clock, parent.reserved_socket, resolve=resolver.addresses
+        ),
         hostname=setup.hostname,
         user_data=setup.user_data,
     )
