@@ -31,6 +31,10 @@ _HOSTNAME = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _BOM = b"\xef\xbb\xbf"
+_BRACKET = re.compile(rb"[][{}]")
+# One that does not end goes on to the end of the text: else each quotation mark in
+# it would be looked at as the beginning of another.
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 
 
 def parse(body: bytes) -> dict[str, Node]:
@@ -40,25 +44,37 @@ def parse(body: bytes) -> dict[str, Node]:
     broken JSON, invalid UTF-8, NaN or a number out of range, more than
     MAX_NODES values, nesting deeper than MAX_DEPTH, a flat key longer than MAX_KEY.
     """
-    # Before the parser builds anything: at least one of these per value.
+    document = decode(body)
+    if not isinstance(document, dict):
+        raise NonsenseError("the document is JSON, but not an object")
+    _check(document)
+    return document
+
+
+def decode(body: bytes) -> Node:
+    """Return the value of a JSON text, which has MAX_NODES in it at most.
+
+    Raises NonsenseError, also for nesting deeper than MAX_DEPTH. How many values
+    there are and how deep they go is looked at before the parser builds anything:
+    how deep it goes itself, and with how much of the stack, changes with the version
+    of Python and the system.
+    """
+    # At least one of these per value.
     if sum(map(body.count, (b",", b"[", b"{"))) > MAX_NODES:
         raise NonsenseError(f"the document has more than {MAX_NODES} values")
+    if _depth(body) > MAX_DEPTH:
+        raise NonsenseError("the document is nested too deep")
     try:
-        document = json.loads(
+        node: Node = json.loads(
             body.removeprefix(_BOM).decode(),
             parse_constant=_number,
             parse_float=_number,
         )
     except UnicodeDecodeError:
         raise NonsenseError("the document is not UTF-8") from None
-    except RecursionError:
-        raise NonsenseError("the document is nested too deep") from None
     except ValueError:
         raise NonsenseError(f"the document is not JSON{_looks_like(body)}") from None
-    if not isinstance(document, dict):
-        raise NonsenseError("the document is JSON, but not an object")
-    _check(document)
-    return document
+    return node
 
 
 def walk(document: dict[str, Node]) -> dict[str, Node]:
@@ -111,21 +127,25 @@ def _number(literal: str) -> float:
     return number
 
 
-def _check(node: Node, depth: int = 1, length: int = -1) -> None:
-    """Hold a value, and what it contains, against the bounds.
+def _depth(body: bytes) -> int:
+    """Return how deep a JSON text is nested, up to where it is none."""
+    deepest = depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", body)):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
-    `depth` counts the value itself, `length` the characters of its flat key.
-    """
-    if depth > MAX_DEPTH:
-        raise NonsenseError("the document is nested too deep")
+
+def _check(node: Node, length: int = -1) -> None:
+    """Hold the flat keys in a value against the bound; `length` is that of its own."""
     if length > MAX_KEY:
         raise NonsenseError(f"the document has keys of more than {MAX_KEY} characters")
     if isinstance(node, dict):
         for key, child in node.items():
-            _check(child, depth + 1, length + 1 + len(key))
+            _check(child, length + 1 + len(key))
     elif isinstance(node, list):
         for index, child in enumerate(node):
-            _check(child, depth + 1, length + 1 + len(str(index)))
+            _check(child, length + 1 + len(str(index)))
 
 
 def _looks_like(body: bytes) -> str:

@@ -22,7 +22,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from . import __version__
+from . import __version__, document
 from .errors import (
     NonsenseError,
     NoSuchKeyError,
@@ -245,12 +245,13 @@ def judge_keys(reply: Reply) -> list[str]:
     """
     _judge_user_data_status(reply)
     try:
-        keys = json.loads(reply.body)["user_data"]
-    except (ValueError, RecursionError, TypeError, LookupError):
+        listed = document.decode(reply.body)
+    except NonsenseError:
         raise NonsenseError("the list of user data is not JSON") from None
+    keys = listed.get("user_data") if isinstance(listed, dict) else None
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise NonsenseError("the list of user data is not a list of keys")
-    return keys
+    return list(map(str, keys))
 
 
 def judge_user_data(reply: Reply, key: str) -> bytes:
@@ -303,14 +304,13 @@ def acknowledged_state(body: bytes) -> str | None:
     Two forms are understood: the line `STATE_DETAIL=value`, shell-quoted, and
     a JSON object with `state_detail`.
     """
-    text = body.decode("utf-8", "replace").strip()
-    if text.startswith("{"):
+    if body.lstrip().startswith(b"{"):
         try:
-            named = json.loads(text).get("state_detail")
-        except (ValueError, RecursionError):
+            named = document.parse(body).get("state_detail")
+        except NonsenseError:
             return None
         return named if isinstance(named, str) else None
-    for line in text.splitlines():
+    for line in body.decode("utf-8", "replace").strip().splitlines():
         if line.startswith("STATE_DETAIL="):
             return _unquoted(line.removeprefix("STATE_DETAIL="))
     return None

@@ -106,6 +106,35 @@ def test_a_flat_key_may_be_as_long_as_the_bound_and_no_longer() -> None:
         document.parse(with_key(MAX_KEY + 1))
 
 
+@pytest.mark.parametrize("body", [nested(MAX_DEPTH + 1), b'[{"a":' * MAX_DEPTH])
+def test_what_is_nested_too_deep_is_not_given_to_the_parser(
+    monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    # Its recursion is not bounded alike in every version of Python.
+    monkeypatch.delattr(json, "loads")
+    with pytest.raises(NonsenseError, match="nested too deep"):
+        document.parse(body)
+
+
+@pytest.mark.parametrize("text", ["[" * 99, '\\"' + "{" * 99, "]" * 99 + "[" * 99])
+def test_brackets_in_text_are_not_nesting(text: str) -> None:
+    assert document.parse(json.dumps({"a": text}).encode()) == {"a": text}
+
+
+@unhurried
+@given(JSON)
+def test_how_deep_a_value_is_nested_is_known_without_parsing_it(value: Any) -> None:
+    def depth(node: Any) -> int:
+        children = node.values() if isinstance(node, dict) else node
+        return 1 + max(map(depth, children), default=0) if _is_container(node) else 0
+
+    assert document._depth(json.dumps(value).encode()) == depth(value)
+
+
+def _is_container(node: Any) -> bool:
+    return isinstance(node, dict | list)
+
+
 @unhurried
 @given(st.binary() | st.binary().map(b'{"a":'.__add__))
 def test_any_bytes_are_a_document_or_nonsense(body: bytes) -> None:

@@ -108,7 +108,7 @@ def reply(data: bytes) -> None:
         ours.shutdown(socket.SHUT_WR)
         connected = transport._TimedSocket(fileno=theirs.detach())
 
-        def take(_host: str, _port: int, timer: Any, *_: object) -> Any:
+        def take(_addresses: object, timer: Any, *_: object) -> Any:
             connected.timer = timer
             return connected
 
@@ -170,7 +170,8 @@ def views() -> list[bytes]:
 
 QUOTES = (b"'", b'"', b"\\", b"\n", b"\r\n", b"#", b"\0", b"\xff", b"\xed\xa0\x80")
 JSON = (
-    b"{", b"}", b"[", b"]", b":", b",", b'"', b"\\", b'{"":', b"null", b"true",
+    b"{", b"}", b"[", b"]", b":", b",", b'"', b"\\", b'\\"', b'{"":', b"null",
+    b"true",
     b"1e999", b"NaN", b"-0", b"\\ud800", b"\\udc21", b"\\u0000", b"\xef\xbb\xbf",
 )  # fmt: skip
 DATES = (
