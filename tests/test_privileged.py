@@ -176,31 +176,22 @@ def test_what_a_script_leaves_in_the_background_holds_nothing_up(half: Half) -> 
     os.kill(int(half.log[0].rpartition(" ")[2]), 15)
 
 
+@pytest.mark.parametrize(
+    ("begins", "logged"),
+    [("", ["user-data: late"]), ("exec >/dev/null 2>&1", [])],
+    ids=["talks", "closes its output"],
+)
 def test_the_signal_waits_for_a_long_script_only_so_long(
-    half: Half, monkeypatch: pytest.MonkeyPatch
+    half: Half, monkeypatch: pytest.MonkeyPatch, begins: str, logged: list[str]
 ) -> None:
     monkeypatch.setattr(privileged, "SCRIPT_SECONDS", 0.0)
     gate = half.directory / "gate"
     os.mkfifo(gate)
-    script = f"#!/bin/sh\nread line < {gate}; echo $line\n".encode()
+    script = f"#!/bin/sh\n{begins}\nread line < {gate}; echo $line\n".encode()
     assert half.parent.run_user_data(ID, script) == "still runs after 0 s"
     gate.write_text("late\n")
     half.close()
-    assert half.log == ["user-data: late", "user-data: ended with status 0"]
-    half.close = lambda: None  # type: ignore[method-assign]
-
-
-def test_a_script_that_closes_its_output_is_still_waited_for_only_so_long(
-    half: Half, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(privileged, "SCRIPT_SECONDS", 0.0)
-    gate = half.directory / "gate"
-    os.mkfifo(gate)
-    script = f"#!/bin/sh\nexec >/dev/null 2>&1\nread line < {gate}\n".encode()
-    assert half.parent.run_user_data(ID, script) == "still runs after 0 s"
-    gate.write_text("end\n")
-    half.close()
-    assert half.log == ["user-data: ended with status 0"]
+    assert half.log == [*logged, "user-data: ended with status 0"]
     half.close = lambda: None  # type: ignore[method-assign]
 
 
