@@ -125,9 +125,8 @@ class Duties:
 
     def serve(self, channel: socket.socket) -> None:
         """Do what is asked for until the agent has left; raises OSError."""
-        with channel:
-            while (frame := _receive(channel)) is not None:
-                self._answer(channel, *frame)
+        while (frame := _receive(channel)) is not None:
+            self._answer(channel, *frame)
 
     def stop(self) -> None:
         """Pass SIGTERM on to a script that runs."""

@@ -47,8 +47,12 @@ class Half:
             directory=str(directory / "db"),
             kept=str(self.kept),
         )
-        self._thread = threading.Thread(target=self.duties.serve, args=[self._ours])
+        self._thread = threading.Thread(target=self._serve)
         self._thread.start()
+
+    def _serve(self) -> None:
+        with self._ours:
+            self.duties.serve(self._ours)
 
     def _reserve(self, family: int) -> socket.socket:
         bound = socket.socket(family)
@@ -64,7 +68,6 @@ class Half:
         self._agents.close()
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
-        self._ours.close()
 
 
 @pytest.fixture

@@ -176,13 +176,16 @@ def _split(setup: _Setup, journal: log.Log) -> Parent | None:
 def _stay(duties: Duties, channel: socket.socket, child: int) -> NoReturn:
     """Do the duties of root until the agent has ended, and end as it does."""
     try:
-        duties.serve(channel)
+        try:
+            duties.serve(channel)
+        except OSError:
+            pass  # it left in the middle of an answer
+        channel.close()
         _, status = os.waitpid(child, 0)
-    except OSError:
-        status = process.FAILED << 8
     except Stopped as stopped:
-        duties.stop()
+        # The agent first: were its script to end before, it would signal.
         os.kill(child, signal.SIGTERM)
+        duties.stop()
         os.waitpid(child, 0)
         process.die_of(str(stopped))
     code = os.waitstatus_to_exitcode(status)
