@@ -118,12 +118,13 @@ def _each(
 # By the check that fails, in the order in which one needs the other.
 _ADVICE = {
     "route": (
-        "There is no route to the service: let an interface configure itself, in"
-        " hostname.if(5), and ask again."
+        "There is no route to the service: let an interface configure itself"
+        f"{', in hostname.if(5)' if _OPENBSD else ''}, and ask again."
     ),
     "connect": (
         "Nothing answers at the service's addresses: is this a server on"
-        " Scaleway, does it have a public address, and does pf(4) let port 80 out?"
+        " Scaleway, does it have a public address, and does"
+        f" {'pf(4)' if _OPENBSD else 'its firewall'} let port 80 out?"
     ),
     "service": (
         "Something answers there, but not as the metadata service does: ask again"
