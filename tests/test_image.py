@@ -139,6 +139,56 @@ def test_the_sets_may_all_be_wanted() -> None:
     assert {"game80.tgz", "xbase80.tgz"} <= set(done.sets["disk"])
 
 
+# OpenBSD's own installer is not shipped here; where INSTALL_SUB names its
+# distrib/miniroot/install.sub, its own look-up is held against the stand-in's.
+INSTALL_SUB = os.environ.get("INSTALL_SUB", "")
+LOOK_UP = r"""
+err_exit() { print -r -- "$*" >&2; exit 1; }
+AI_RESPFILE=$1/ai.conf
+eval "$(sed -n '/^_autorespond() {/,/^}/p' "$INSTALL_SUB" | sed "s|/tmp/ai/|$1/|g")"
+while IFS=$(print "\t") read -r question default; do
+	resp=
+	_autorespond "$question" "$default" && print -r -- "$resp"
+done
+"""
+
+
+class Recording(Responses):
+    """Remembers every question, its default, and the answer that was found."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.asked: list[tuple[str, str, str]] = []
+
+    def answer(self, question: str, default: str = "") -> str:
+        answer = super().answer(question, default)
+        self.asked.append((question, default, answer))
+        return answer
+
+
+if INSTALL_SUB:
+
+    @pytest.mark.parametrize("facts", ANYTHING)
+    def test_the_installer_itself_finds_the_same_answers(
+        tmp_path: Path, facts: Facts
+    ) -> None:
+        need("mksh", "mksh")
+        text = answers.response_file(SYSTEM, SERVER)
+        (tmp_path / "ai.conf").write_text(text)
+        recording = Recording(text)
+        listing = answers.index("site80.tgz", 4711)
+        Installer(recording, facts, lambda _: None, lambda _: listing).install()
+        found = subprocess.run(
+            ["mksh", "-c", LOOK_UP, "mksh", tmp_path],
+            env={**os.environ, "INSTALL_SUB": INSTALL_SUB},
+            input="".join(f"{one}\t{default}\n" for one, default, _ in recording.asked),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        assert found.stdout.splitlines() == [answer for _, _, answer in recording.asked]
+
+
 # What is no answer.
 
 
