@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from scw_signal.cli.options import Arguments, Command
     from scw_signal.errors import ScwSignalError
 
-# For one exchange. Somebody waits for the agent's patience to end, and would rather
-# have it tried again.
+# For one exchange: somebody is waiting, and has less patience than the agent.
 EXCHANGE_SECONDS = 5.0
 
 
