@@ -134,7 +134,7 @@ class Service:
         self, endpoint: Endpoint, request: Request, budget: float, share: float
     ) -> Reply:
         end = self._clock.monotonic() + budget
-        addresses = self._addresses(endpoint, min(budget, RESOLVE_SECONDS))
+        addresses = self._addresses(endpoint, min(share, RESOLVE_SECONDS))
         left = end - self._clock.monotonic()
         seconds = min(left, self._seconds)
         timer = _Timer(self._clock, seconds, min(share, CONNECT_SECONDS))

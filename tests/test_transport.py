@@ -343,6 +343,20 @@ def test_a_name_has_half_a_minute_and_what_that_takes_is_taken_from_the_budget(
     assert seconds == [30.0, 2.0]
 
 
+def test_a_name_that_is_not_answered_for_leaves_the_next_address_its_share(
+    serve: Serve, clock: FakeClock
+) -> None:
+    def resolve(_host: str, _port: int, most: float) -> list[Any]:
+        clock.wait(most)
+        raise TimeoutError
+
+    peer = serve(ACKNOWLEDGED)
+    service = Service([Endpoint("lost"), peer.endpoint], clock, resolve=resolve)
+    beginning = clock.now
+    assert service.exchange(SIGNAL, 4.0)[1] == peer.endpoint
+    assert clock.now - beginning == 2.0
+
+
 @pytest.mark.parametrize("host", [V4, V6])
 def test_for_an_address_the_resolver_is_not_asked(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, host: str
