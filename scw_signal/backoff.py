@@ -89,7 +89,8 @@ def fit(wait: float, after: float, remaining: float) -> float | None:
     LAST_TRY seconds, unless the service itself asked for more than that.
     """
     latest = remaining - LAST_TRY
-    if latest < 0 or min(after, RETRY_AFTER_CAP) > latest:
+    # None of it left means that the last try was made, be it that no time has passed.
+    if latest <= 0 or min(after, RETRY_AFTER_CAP) > latest:
         return None
     return min(wait, latest)
 

@@ -313,6 +313,15 @@ def test_with_less_than_a_second_left_there_is_no_further_try() -> None:
     assert (course.tries, course.pauses) == ([0.0], [])
 
 
+def test_the_last_try_is_the_last_though_it_took_no_time() -> None:
+    # Found by the state machine of faults, soaking: its clock stands still meanwhile.
+    course = Course(overload(1.0), lost(), seconds=3.0, chance=lambda: 0.5, takes=0.0)
+    with pytest.raises(UnreachableError):
+        course.run()
+    assert course.tries[-1] == 2.0
+    assert len(course.tries) <= 5
+
+
 def test_when_the_service_asks_for_more_than_is_left_it_ends_at_once() -> None:
     course = Course(asked_to_wait(25), seconds=20)
     with pytest.raises(UnavailableError):
