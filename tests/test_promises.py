@@ -260,6 +260,15 @@ def test_a_command_that_a_person_types(
     assert (life.marks, life.violations) == ([f"pledge stdio inet dns{FILES}"], [])
 
 
+def test_a_command_for_a_service_that_was_given_by_name(
+    live: Callable[..., Life],
+) -> None:
+    with Emulator() as service:
+        url = service.url.replace("127.0.0.1", "localhost")
+        life = live("--url", url, command=("signal_state", "booted"))
+    assert (life.status, life.violations) == (0, [])
+
+
 @pytest.mark.parametrize(
     ("call", "needs"),
     [
