@@ -513,6 +513,11 @@ DAEMON = """#!/bin/sh
 exec setsid -f "$@" </dev/null >/dev/null 2>&1
 """
 RCVAR = {"freebsd": "scw_signal_enable", "netbsd": "scw_signal"}
+# NetBSD's own takes nothing that is not here. FreeBSD's asks ps(1) for jails.
+RC_SUBR = {
+    "freebsd": HERE / "rc.subr",
+    "netbsd": Path(os.environ.get("NETBSD_RC_SUBR", HERE / "rc.subr")),
+}
 
 
 class Service:
@@ -529,7 +534,6 @@ class Service:
         self.program("bin/scw-signald", agent)
         self.program("usr/sbin/daemon", DAEMON)
         self.program("usr/bin/id", "#!/bin/sh\n")
-        shutil.copy(HERE / "rc.subr", root / "etc")
         text = (TOP / "packaging" / system / "scw_signal").read_text()
         for old, new in {
             "@PREFIX@": f"{root}",
@@ -540,8 +544,9 @@ class Service:
         }.items():
             text = text.replace(old, new)
         self.program("scw_signal", text)
-        subr = root / "etc/rc.subr"
-        subr.write_text(subr.read_text().replace("/etc/rc.conf", f"{root}/etc/rc.conf"))
+        subr = RC_SUBR[system].read_text()
+        subr = subr.replace("/etc/rc.conf", f"{root}/etc/rc.conf")
+        (root / "etc/rc.subr").write_text(subr)
         self._process: int
         for name in ("life", "orders"):
             os.mkfifo(root / name)
