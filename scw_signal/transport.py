@@ -40,6 +40,7 @@ EXCHANGE_SECONDS = 30.0
 RESOLVE_SECONDS = 30.0  # for a host name: a resolver may have several to ask
 _SILENCE = "no answer in time"
 _CHUNK = 64 * 1024
+_OVERHEAD = 64 * 1024  # bytes received for the head of a reply and for its framing
 
 # As in bindresvport(3): below them are the ports of well-known services.
 RESERVED_PORTS = range(600, 1024)
@@ -140,7 +141,9 @@ class Service:
         timer = _Timer(self._clock, seconds, min(share, CONNECT_SECONDS))
 
         def connect() -> _TimedSocket:
-            return _connect(addresses, timer, self._open_socket)
+            connected = _connect(addresses, timer, self._open_socket)
+            connected.room = request.limit + _OVERHEAD
+            return connected
 
         with _Pool(endpoint.host, endpoint.port, connect=connect) as pool:
             try:
@@ -158,7 +161,9 @@ class Service:
                     return _read(response, request.limit)
                 finally:
                     response.close()
-            except (HTTPError, OSError) as error:
+            # ValueError: http.client takes the length of a chunk as it comes, and
+            # would read a negative number of bytes.
+            except (HTTPError, OSError, ValueError) as error:
                 reason = _reason(error)
                 raise BrokenOffError(
                     f"{endpoint.host}: {reason}", overload=reason == _SILENCE
@@ -222,19 +227,24 @@ class _Timer:
 
 
 class _TimedSocket(socket.socket):
-    """A socket that keeps to a timer.
+    """A socket that keeps to a timer, and to a number of bytes.
 
     Why: urllib3's read timeout starts again with every byte, so a reply that
-    drips could hold the agent for days.
+    drips could hold the agent for days; and http.client reads a chunk of -1 bytes
+    to the end of the connection, so a reply that floods could fill the memory.
     """
 
     timer: _Timer
+    room: int  # bytes
     ended = False  # the other side will send no more
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self.settimeout(self.timer.left())
         received = super().recv_into(*args, **kwargs)
         self.ended = received == 0
+        self.room -= received
+        if self.room < 0:
+            raise OSError(errno.EMSGSIZE, "the reply is too long")
         return received
 
 

@@ -860,6 +860,10 @@ def test_a_reply_that_ends_too_early_is_broken_off(
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
             id="chunk of no size",
         ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-15\r\nxyz\r\n",
+            id="chunk of negative size",
+        ),
     ],
 )
 def test_what_is_not_http_is_broken_off(serve: Serve, reply: bytes) -> None:
@@ -929,6 +933,29 @@ def test_a_flood_ends_with_the_time_if_not_before(
         peer = serve(endlessly(prefix, unit))
         with pytest.raises(BrokenOffError):
             ask(peer, clock=clock)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "unit"),
+    [
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n",
+            b"x" * 4096,
+            id="a chunk of -1 bytes",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\n", b"X: " + b"y" * 60_000 + b"\r\n", id="long headers"
+        ),
+        pytest.param(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100, id="continuations"),
+    ],
+)
+def test_however_it_is_framed_no_more_is_received_than_a_reply_and_its_head(
+    serve: Serve, prefix: bytes, unit: bytes
+) -> None:
+    # Time stands still: it is not what ends this.
+    peer = serve(endlessly(prefix, unit))
+    with pytest.raises(BrokenOffError, match=r"^127\.0\.0\.1: the reply is too long$"):
+        ask(peer)
 
 
 def test_a_peer_that_stays_silent_is_left_when_the_time_has_passed(
