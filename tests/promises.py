@@ -39,6 +39,7 @@ ALWAYS = {
     **dict.fromkeys(STDIO, "stdio"),
     **dict.fromkeys(("fork", "vfork", "setsid", "setpgid"), "proc"),
     "execve": "exec",
+    "getdents64": "rpath",  # of a directory that is open already
 }
 
 # Always allowed on a socket: pledge_sockopt() in kern_pledge.c. With inet, any

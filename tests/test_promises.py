@@ -287,6 +287,7 @@ def test_a_command_for_a_service_that_was_given_by_name(
         (Call("sendmsg", "4, {msg_control=[{cmsg_type=SCM_RIGHTS}]}, 0"), {"sendfd"}),
         (Call("recvmsg", "4, {msg_control=[{cmsg_type=SCM_RIGHTS}]}, 0"), {"recvfd"}),
         (Call("setresuid", "0, 0, 0"), set()),
+        (Call("getdents64", "5</proc/7/fd>, 0x7ffe7b5e0d30, 280"), {"rpath"}),
         (Call("fchmod", "5</run/x/state>, 0644"), set()),
         (Call("ioctl", "1</dev/pts/0>, TCGETS, 0x7ffe0"), {"stdio"}),
         (Call("ioctl", "1</dev/pts/0>, TCSETS, {c_iflag=0}"), set()),
