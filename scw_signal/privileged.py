@@ -182,6 +182,8 @@ class Duties:
         if (read(self._directory, RAN) or "").strip() == instance:
             _send(channel, _DONE, b"was run for this instance before")
             return
+        # Not as a context: at its end a Popen is waited for, and this process may be
+        # stopped before the script is over.
         self._script = self._start(instance, script)
         answered = self._follow(channel, self._script)
         status = self._script.returncode
@@ -192,22 +194,16 @@ class Duties:
             _send(channel, _FAILED if status else _DONE, said.encode())
 
     def _follow(self, channel: socket.socket, script: subprocess.Popen[bytes]) -> bool:
-        """Log what a script prints until it ends; tell whether it was answered for.
-
-        Not within the script's own context, at whose end a Popen is waited for: this
-        process may be stopped before the script is over.
-        """
-        assert script.stdout is not None  # noqa: S101 - as it was started
+        """Log what a script prints until it ends; tell whether it was answered for."""
         end = self._clock.monotonic() + SCRIPT_SECONDS
         answered = False
-        with script.stdout:
-            for line in _output(script, self._clock):
-                if line:
-                    self._tell(f"user-data: {printable(line, LONGEST_LINE)}")
-                if not answered and self._clock.monotonic() >= end:
-                    answered = True
-                    said = f"still runs after {SCRIPT_SECONDS:.0f} s"
-                    _send(channel, _DONE, said.encode())
+        for line in _output(script, self._clock):
+            if line:
+                self._tell(f"user-data: {printable(line, LONGEST_LINE)}")
+            if not answered and self._clock.monotonic() >= end:
+                answered = True
+                said = f"still runs after {SCRIPT_SECONDS:.0f} s"
+                _send(channel, _DONE, said.encode())
         return answered
 
     def _start(self, instance: str, script: bytes) -> subprocess.Popen[bytes]:
@@ -245,19 +241,20 @@ def _output(child: subprocess.Popen[bytes], clock: Clock) -> Iterator[str]:
     in the background may keep it open for ever.
     """
     assert child.stdout is not None  # noqa: S101 - as it was started
-    open_ = [child.stdout.fileno()]
-    rest, running = b"", True
-    while running:
-        running = child.poll() is None
-        if clock.wait(POLL_SECONDS if running else 0.0, *open_):
-            # All that a pipe holds, so that the last look misses nothing.
-            chunk = os.read(open_[0], PIPE_BYTES)
-            if not chunk:
-                open_.clear()
-            *whole, rest = (rest + chunk).split(b"\n")
-            yield from (line.decode(errors="replace") for line in whole)
-            rest = rest[:LONGEST_LINE]
-        yield ""
+    with child.stdout as output:
+        open_ = [output.fileno()]
+        rest, running = b"", True
+        while running:
+            running = child.poll() is None
+            if clock.wait(POLL_SECONDS if running else 0.0, *open_):
+                # All that a pipe holds, so that the last look misses nothing.
+                chunk = os.read(open_[0], PIPE_BYTES)
+                if not chunk:
+                    open_.clear()
+                *whole, rest = (rest + chunk).split(b"\n")
+                yield from (line.decode(errors="replace") for line in whole)
+                rest = rest[:LONGEST_LINE]
+            yield ""
     yield rest.decode(errors="replace")
 
 

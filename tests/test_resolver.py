@@ -29,6 +29,15 @@ FOUND = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 80))
 NO_NAME = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 FAILURE = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
+without = pytest.mark.parametrize(
+    "broken", ["socket.socketpair", "threading.Thread.start"], ids=["socket", "thread"]
+)
+
+
+def shortage(broken: str) -> Exception:
+    """Return what is raised where no more descriptors or threads are to be had."""
+    return RuntimeError() if "Thread" in broken else OSError(errno.EMFILE, "too many")
+
 
 class Lookups:
     """Look-ups that do as they are told: answer, raise, or block until let go."""
@@ -176,15 +185,13 @@ def test_the_bound_holds_though_a_slow_failure_would_be_followed_by_a_pause(
     assert clock.now - beginning == pytest.approx(1)
 
 
-@pytest.mark.parametrize(
-    "broken", ["socket.socketpair", "threading.Thread.start"], ids=["socket", "thread"]
-)
+@without
 def test_running_out_of_descriptors_or_threads_is_no_answer_and_passes(
     make: Make, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     def fail(*_: object) -> None:
         monkeypatch.undo()  # the next question finds one
-        raise RuntimeError if "Thread" in broken else OSError(errno.EMFILE, "too many")
+        raise shortage(broken)
 
     resolver, lookups = make(ANSWER)
     monkeypatch.setattr(broken, fail)
@@ -305,14 +312,12 @@ def test_a_look_up_that_blocks_is_left_in_time_and_is_still_under_way(
     assert resolver.idle()
 
 
-@pytest.mark.parametrize(
-    "broken", ["socket.socketpair", "threading.Thread.start"], ids=["socket", "thread"]
-)
+@without
 def test_running_out_of_descriptors_or_threads_is_an_error_of_the_system(
     make: Make, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     def fail(*_: object) -> None:
-        raise RuntimeError if "Thread" in broken else OSError(errno.EMFILE, "too many")
+        raise shortage(broken)
 
     resolver, _ = make(ANSWER)
     with monkeypatch.context() as patch:

@@ -171,8 +171,8 @@ def views() -> list[bytes]:
 QUOTES = (b"'", b'"', b"\\", b"\n", b"\r\n", b"#", b"\0", b"\xff", b"\xed\xa0\x80")
 JSON = (
     b"{", b"}", b"[", b"]", b":", b",", b'"', b"\\", b'\\"', b'{"":', b"null",
-    b"true",
-    b"1e999", b"NaN", b"-0", b"\\ud800", b"\\udc21", b"\\u0000", b"\xef\xbb\xbf",
+    b"true", b"1e999", b"NaN", b"-0", b"\\ud800", b"\\udc21", b"\\u0000",
+    b"\xef\xbb\xbf",
 )  # fmt: skip
 DATES = (
     b"Thu", b",", b" ", b"Jan", b"1970", b"99999", b":", b"-", b"+0000", b"-9999",
