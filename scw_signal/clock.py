@@ -8,6 +8,10 @@ from __future__ import annotations
 import math
 import select
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .stop import Stop
 
 # poll(2) takes milliseconds in an int; a longer wait is made of several.
 LONGEST_POLL = 86_400.0
@@ -15,6 +19,10 @@ LONGEST_POLL = 86_400.0
 
 class Clock:
     """Monotonic seconds, and waiting on file descriptors for as long as that."""
+
+    def __init__(self, stop: Stop | None = None) -> None:
+        """Take what ends every wait, if anything does."""
+        self._stop = stop
 
     def monotonic(self) -> float:
         """Return seconds since an arbitrary start, which never go back."""
@@ -24,17 +32,32 @@ class Clock:
         """Wait until one of `descriptors` is readable, or for `seconds`.
 
         Returns whether one is readable; one that was closed at its other end
-        or is broken counts as readable. `seconds` may be math.inf. A signal
-        handler that raises ends the wait with what it raised.
+        or is broken counts as readable. `seconds` may be math.inf. Raises
+        Stopped as soon as this process was told to stop.
         """
+        return self._poll(seconds, descriptors, select.POLLIN)
+
+    def wait_writable(self, seconds: float, descriptor: int) -> bool:
+        """Wait until `descriptor` is writable; otherwise as `wait`.
+
+        A socket is when its connection has come about, or has failed.
+        """
+        return self._poll(seconds, (descriptor,), select.POLLOUT)
+
+    def _poll(self, seconds: float, descriptors: tuple[int, ...], event: int) -> bool:
         end = self.monotonic() + seconds
         poll = select.poll()
         for descriptor in descriptors:
-            poll.register(descriptor, select.POLLIN)
+            poll.register(descriptor, event)
+        if self._stop is not None:
+            poll.register(self._stop.descriptor, select.POLLIN)
         while True:
             left = min(end - self.monotonic(), LONGEST_POLL)
             # Rounded up: a wait that ends early would be made again, busily.
-            if poll.poll(max(0, math.ceil(left * 1000))):
+            ready = poll.poll(max(0, math.ceil(left * 1000)))
+            if self._stop is not None:
+                self._stop.check()
+            if ready:
                 return True
             if self.monotonic() >= end:
                 return False

@@ -75,3 +75,12 @@ class GaveUpError(ScwSignalError):
 
 class StoreError(ScwSignalError):
     """A file in the run directory could not be written."""
+
+
+class Stopped(BaseException):
+    """SIGTERM or SIGINT came: no error, and no handler of errors shall keep it."""
+
+    def __init__(self, number: int) -> None:
+        """Take the number of the signal."""
+        super().__init__(f"signal {number}")
+        self.number = number

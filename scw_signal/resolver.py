@@ -1,9 +1,10 @@
 """The system's resolver, within bounds that hold even while it blocks.
 
-getaddrinfo(3) can not be interrupted, so it runs in a thread, and whoever waits for
-it can be stopped. Each question gets a fresh one: on OpenBSD a thread's resolver
-looks at /etc/resolv.conf again only 15 s after its last look (libc's asr.c), and
-resolvd(8) may write that file at any moment of the boot.
+Nothing can interrupt getaddrinfo(3), so it runs in a thread that never gets a
+SIGTERM or SIGINT, and whoever waits for it can be stopped. Each question gets a fresh
+thread: on OpenBSD a thread's resolver looks at /etc/resolv.conf again only 15 s after
+its last look (libc's asr.c), and resolvd(8) may write that file at any moment of the
+boot.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import errno
 import socket
 import threading
 from typing import TYPE_CHECKING, Any
+
+from .stop import held_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +42,7 @@ class _Question:
     """One look-up in a thread of its own; its socket tells when it has ended."""
 
     def __init__(self, name: str, port: int, lookup: Lookup) -> None:
-        """Begin; raises OSError if no descriptor or no thread is to be had."""
+        """Begin; raises OSError for want of a descriptor or a thread."""
         self.found: list[Any] = []
         self.failure: OSError | None = None
         self.done, self._hangup = socket.socketpair()
@@ -47,11 +50,12 @@ class _Question:
             target=self._ask, args=(name, port, lookup), daemon=True
         )
         try:
-            thread.start()
+            with held_back():
+                thread.start()
         except RuntimeError:
             self._hangup.close()
             self.done.close()
-            raise OSError(errno.EAGAIN, "no thread is to be had") from None
+            raise OSError(errno.EAGAIN, "cannot start a thread") from None
 
     @property
     def answered(self) -> bool:

@@ -29,6 +29,7 @@ class FakeClock(Clock):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.now = 1000.0  # not 0: nobody may take the start for the epoch
         self.waits: list[float] = []
         self.settle: Callable[[], None] = lambda: None
@@ -42,14 +43,14 @@ class FakeClock(Clock):
         self._plans.append((self.now + seconds, callback))
         self._plans.sort(key=lambda plan: plan[0])
 
-    def wait(self, seconds: float, *descriptors: int) -> bool:
+    def _poll(self, seconds: float, descriptors: tuple[int, ...], event: int) -> bool:
         assert seconds >= 0, "a wait into the past"
         self.waits.append(seconds)
         assert len(self.waits) < MOST_WAITS, "a busy loop"
         end = self.now + seconds
         if seconds > 0:  # however little it was: time passes
             end = max(end, math.nextafter(self.now, math.inf))
-        while not self._readable(descriptors):
+        while not self._ready(descriptors, event):
             if not self._plans or self._plans[0][0] > end:
                 assert end != float("inf"), "this would wait for ever"
                 self.now = end
@@ -59,9 +60,9 @@ class FakeClock(Clock):
             callback()
         return True
 
-    def _readable(self, descriptors: tuple[int, ...]) -> bool:
+    def _ready(self, descriptors: tuple[int, ...], event: int) -> bool:
         self.settle()
         poll = select.poll()
         for descriptor in descriptors:
-            poll.register(descriptor, select.POLLIN)
+            poll.register(descriptor, event)
         return bool(descriptors) and bool(poll.poll(0))

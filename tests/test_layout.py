@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ERRORS = {"errors"}
 PURE = {"backoff", "document", "flat", "keys", "render", "terminal", "wire"}
-CLOCK = {"clock"}  # the seam that whatever waits is given
+CLOCK = {"clock", "stop"}  # the seam that whatever waits is given
 EDGES = {"log", "network", "resolver", "retrying", "sandbox", "store", "transport"}
 ROOT = {"privileged"}  # what the agent can ask of root
 AGENT = {"agent"}
@@ -33,7 +33,7 @@ NOTHING = frozenset[str]()
 MAY_IMPORT: dict[str, AbstractSet[str]] = {
     **dict.fromkeys(ERRORS, NOTHING),
     **dict.fromkeys(PURE, ERRORS | PURE),
-    **dict.fromkeys(CLOCK, NOTHING),
+    **dict.fromkeys(CLOCK, ERRORS | CLOCK),
     **dict.fromkeys(EDGES, ERRORS | PURE | CLOCK),
     **dict.fromkeys(ROOT, ERRORS | PURE | CLOCK | EDGES),
     **dict.fromkeys(AGENT, ERRORS | PURE | CLOCK | EDGES | ROOT),
