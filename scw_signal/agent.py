@@ -17,13 +17,17 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from . import backoff, document, flat, render, store, wire
 from .errors import (
+    BrokenOffError,
     GaveUpError,
+    NonsenseError,
+    NoSuchKeyError,
     OtherStateError,
     RefusedError,
     ScwSignalError,
     StoreError,
     TryAgainError,
 )
+from .script import not_a_script
 from .terminal import printable
 
 if TYPE_CHECKING:
@@ -39,12 +43,14 @@ if TYPE_CHECKING:
     from .wire import Endpoint
 
 PREPARE_SECONDS = 30.0  # for the questions of what comes before the signal
+LATE_SECONDS = 600.0  # and for them once it has gone out: nothing waits any more
 USER_DATA_KEY = "cloud-init"  # where the console puts it
 METADATA_SECONDS = 60.0  # for the metadata, once the signal has gone out
-# A service whose reply names no state, and whose document has another one, is
-# signalled again so many times. Without a bound, one that changed its reply and
-# is slow to change its document would be for ever.
+# A service whose reply names no state, and whose document has another one, has
+# denied the signal. Without a bound, the agent would signal forever to one that has
+# changed its reply and does not change its document.
 MOST_DENIALS = 3
+DENIAL_SECONDS = 120.0  # from the first denial to the last, at least
 
 T = TypeVar("T")
 
@@ -76,6 +82,7 @@ class Patience:
         report: Callable[[ScwSignalError, int, float], None],
         *,
         insist: bool = False,
+        unattended: bool = False,
         once: bool = False,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -83,8 +90,10 @@ class Patience:
 
         `pause` waits for a delay and its floor (see Network.pause); `report`
         hears of each failed try; `insist` says to try again after a refusal,
-        and to wait for minutes where the service has too much to do; `once`,
-        not to try again at all; `chance` draws from [0, 1).
+        and to wait for minutes where the service has too much to do;
+        `unattended`, that an error which is none of ours is a failed try, since
+        nobody is there to report it; `once`, not to try again at all; `chance`
+        draws from [0, 1).
         """
         self._clock = clock
         self._start = clock.monotonic()
@@ -92,6 +101,7 @@ class Patience:
         self._pause = pause
         self._report = report
         self._insist = insist
+        self._unattended = unattended
         self._once = once
         self._chance = chance
 
@@ -105,6 +115,8 @@ class Patience:
         Raises GaveUpError when the time has passed, RefusedError when a refusal
         ends it, and with `once` what the one try failed with.
         """
+        if self._unattended:
+            operation = _translated(operation)
         try:
             return operation(), 1
         except (TryAgainError, RefusedError) as error:
@@ -133,12 +145,16 @@ class Patience:
 
 
 class Preparation(NamedTuple):
-    """What is to be done before the signal, and who does it."""
+    """What root is to do before the signal, and who does it."""
 
     root: Parent
     service: Service  # asks from a port below 1024
     hostname: bool
     user_data: bool
+
+    def __bool__(self) -> bool:
+        """Tell whether anything is left to do."""
+        return self.hostname or self.user_data
 
 
 class Parts(NamedTuple):
@@ -162,37 +178,34 @@ def boot(parts: Parts, state: str, deadline: float = math.inf) -> Receipt:
     that has passed.
     """
     log, watch = parts.log, _Watch(parts.clock)
-    log.debug("network: looking for a route")
-    endpoint = parts.network.await_route(lambda waited: _no_route(log, waited))
+    _await_route(parts, watch)
     network_seconds = watch.lap()
-    log.info(f"network: a route to {endpoint.host} after {network_seconds:.1f} s")
-
-    if parts.await_dns is not None:
-        log.debug("dns: waiting for an answer")
-        if parts.await_dns():
-            log.info(f"dns: answered after {watch.peek():.1f} s")
-        else:
-            log.warning(
-                f"dns: no answer in {watch.peek():.1f} s; signalling without it"
-            )
+    _await_dns(parts, watch)
     dns_seconds = watch.lap()
-    if parts.preparation is not None:
-        _prepare(parts, parts.preparation)
-        parts.preparation.root.close()
-        watch.lap()
-    parts.narrow("signal")
+    left = _prepare(parts)
+    watch.lap()
+    if not left:
+        parts.narrow("signal")
 
     patience = parts.patience("signal", deadline)
-    receipt = signal(parts.service, state, patience, denials=MOST_DENIALS)
+    settle = _Settlement(parts.service, state, parts.clock)
+    receipt = signal(parts.service, state, patience, settle)
     signal_seconds = watch.lap()
-    log.info(
-        f"signal: {state!r} {'acknowledged' if receipt.confirmed else 'taken'} by"
-        f" {receipt.endpoint.url} after {signal_seconds:.1f} s, try {receipt.tries}"
+    say, what = (
+        (log.info, "acknowledged by")
+        if receipt.confirmed
+        else (log.warning, "sent, but unconfirmed, to")
+    )
+    say(
+        f"signal: {state!r} {what} {receipt.endpoint.url}"
+        f" after {signal_seconds:.1f} s, try {receipt.tries}"
     )
     stages = (network_seconds, dns_seconds, signal_seconds)
     _leave(parts, _report(receipt, stages))
 
     metadata = _metadata(parts)
+    if left:
+        _catch_up(parts, left)
     # A socket that is left for the interpreter to close is asked for its name
     # before, which takes the promise that is given up next: so it was with root's.
     parts.network.close()
@@ -206,27 +219,25 @@ def boot(parts: Parts, state: str, deadline: float = math.inf) -> Receipt:
 
 
 def signal(
-    service: Service, state: str, patience: Patience, *, denials: int = 0
+    service: Service,
+    state: str,
+    patience: Patience,
+    settle: Callable[[float], bool] = lambda _budget: False,
 ) -> Receipt:
     """Signal `state`, as often as `patience` says, until it is acknowledged.
 
-    A reply that names no state is held against the document at once, and so many
-    `denials` there are failed tries; after that the signal counts as sent. Raises
-    what the last try failed with.
+    Where a reply names no state, `settle` tells within a budget of seconds whether
+    the signal is confirmed, or raises what the try has failed with. Raises what the
+    last try failed with.
     """
 
     def once() -> tuple[bool, Endpoint]:
-        nonlocal denials
-        reply, endpoint = service.exchange(
-            wire.state_request(state), patience.remaining()
-        )
+        request = wire.state_request(state)
+        reply, endpoint = service.exchange(request, patience.remaining())
         confirmed = wire.judge_acknowledgement(reply, state)
-        if not confirmed and denials > 0:
-            denials -= 1
-            confirmed = _look_up(service, state, patience.remaining())
-        return confirmed, endpoint
+        return confirmed or settle(patience.remaining()), endpoint
 
-    (confirmed, endpoint), tries = patience.run(once)
+    (confirmed, endpoint), tries = patience.run(lambda: service.attempt(once))
     return Receipt(state, confirmed, endpoint, tries)
 
 
@@ -235,7 +246,11 @@ def fetch(service: Service, patience: Patience) -> Metadata:
 
     Raises what the last try failed with.
     """
-    return patience.run(lambda: ask(service, patience.remaining()))[0]
+
+    def once() -> Metadata:
+        return ask(service, patience.remaining())
+
+    return patience.run(lambda: service.attempt(once))[0]
 
 
 def ask(service: Service, budget: float) -> Metadata:
@@ -258,7 +273,7 @@ def user_data_keys(service: Service, patience: Patience) -> list[str]:
         request = wire.user_data_list_request()
         return wire.judge_keys(service.exchange(request, patience.remaining())[0])
 
-    return patience.run(once)[0]
+    return patience.run(lambda: service.attempt(once))[0]
 
 
 def user_data(
@@ -273,13 +288,29 @@ def user_data(
     Each of them may be sent twice and does the same as once. `service` asks from
     a port below 1024. Raises NoSuchKeyError, or what the last try failed with.
     """
+    request = wire.user_data_request(method, key, value)
+    arrived = False  # an earlier try, perhaps
 
     def once() -> bytes:
-        request = wire.user_data_request(method, key, value)
-        reply, _ = service.exchange(request, patience.remaining())
-        return wire.judge_user_data(reply, key)
+        nonlocal arrived
+        before = arrived
+        try:
+            reply, _ = service.exchange(request, patience.remaining())
+        except BrokenOffError:
+            arrived = True
+            raise
+        arrived = True
+        if method == "PATCH":
+            wire.judge_stored(reply)
+            return b""
+        try:
+            return wire.judge_user_data(reply, key)
+        except NoSuchKeyError:
+            if method == "DELETE" and before:
+                return b""  # that try had done it
+            raise
 
-    return patience.run(once)[0]
+    return patience.run(lambda: service.attempt(once))[0]
 
 
 def confirms(metadata: Metadata, state: str) -> bool:
@@ -293,60 +324,170 @@ def metadata_files(metadata: Metadata) -> dict[str, bytes]:
     return {
         store.METADATA_JSON: metadata.body,
         store.METADATA_FLAT: flat.dump(pairs).encode(),
-        store.METADATA_ENV: render.shell(pairs).encode(),
     }
 
 
-def _prepare(parts: Parts, preparation: Preparation) -> None:
-    """Do what comes before the signal; what fails is logged, and holds nothing up."""
-    patience = parts.patience("prepare", PREPARE_SECONDS)
+def _await_route(parts: Parts, watch: _Watch) -> None:
+    log = parts.log
+    log.debug("network: looking for a route")
     try:
-        tree = fetch(parts.service, patience).document
-    except ScwSignalError as error:
-        parts.log.warning(f"prepare: {error}")
+        endpoint = parts.network.await_route(lambda waited: _no_route(log, waited))
+    except Exception as error:  # noqa: BLE001 - the signal may go out all the same
+        log.warning(f"network: {_described(error)}; signalling all the same")
+    else:
+        log.info(f"network: a route to {endpoint.host} after {watch.peek():.1f} s")
+
+
+def _await_dns(parts: Parts, watch: _Watch) -> None:
+    log = parts.log
+    if parts.await_dns is None:
         return
-    if preparation.hostname:
-        try:
-            done = preparation.root.set_hostname(str(tree.get("hostname")))
-            parts.log.info(f"hostname: {done}")
-        except ScwSignalError as error:
-            parts.log.warning(f"hostname: {error}")
-    if preparation.user_data:
-        try:
-            done = _run_user_data(preparation, patience, str(tree.get("id")))
-            parts.log.info(f"user-data: {done}")
-        except ScwSignalError as error:
-            parts.log.warning(f"user-data: {error}")
-
-
-def _run_user_data(preparation: Preparation, patience: Patience, instance: str) -> str:
-    if USER_DATA_KEY not in user_data_keys(preparation.service, patience):
-        return "there is none"
-    script = user_data(preparation.service, patience, "GET", USER_DATA_KEY)
-    if not script.startswith(b"#!"):
-        return "not a script: it does not begin with #!"
-    return preparation.root.run_user_data(instance, script)
-
-
-def _look_up(service: Service, state: str, budget: float) -> bool:
-    """Tell whether the document has `state`; False where it is not known.
-
-    Raises OtherStateError.
-    """
+    log.debug("dns: waiting for an answer")
     try:
-        found = ask(service, budget).document.get("state_detail")
-    except ScwSignalError:
-        return False
-    if isinstance(found, str) and found != state:
-        raise OtherStateError(f"/conf says {printable(found, 40)!r}, not {state!r}")
-    return found == state
+        answered = parts.await_dns()
+    except Exception as error:  # noqa: BLE001 - the signal needs no DNS
+        log.warning(f"dns: {_described(error)}; signalling without it")
+        return
+    seconds = f"{watch.peek():.1f} s"
+    if answered:
+        log.info(f"dns: answered after {seconds}")
+    else:
+        log.warning(f"dns: no answer in {seconds}; signalling without it")
+
+
+def _prepare(parts: Parts) -> Preparation | None:
+    """Do what comes before the signal; return what is left to do after it."""
+    if parts.preparation is None:
+        return None
+    left = _perform(
+        parts, parts.preparation, parts.patience("prepare", PREPARE_SECONDS)
+    )
+    if left:
+        parts.log.warning(f"prepare: {_named(left)} comes after the signal")
+        return left
+    parts.preparation.root.close()
+    return None
+
+
+def _catch_up(parts: Parts, left: Preparation) -> None:
+    """Do after the signal what could not be done before."""
+    left = _perform(parts, left, parts.patience("prepare", LATE_SECONDS))
+    if left:
+        parts.log.error(f"prepare: gave up; not done in this boot: {_named(left)}")
+    left.root.close()
+
+
+def _perform(parts: Parts, due: Preparation, patience: Patience) -> Preparation:
+    """Do what root is asked for; return what the service has kept from being done.
+
+    Nothing is raised: what fails is logged, and the signal goes out all the same.
+    """
+    log = parts.log
+    try:
+        metadata = fetch(parts.service, patience)
+    except ScwSignalError as error:
+        log.warning(f"prepare: {error}")
+        return due
+    _leave(parts, metadata_files(metadata))  # a script may look there
+    if due.hostname:
+        due = due._replace(hostname=False)
+        try:
+            name = _string(metadata, "hostname")
+            log.info(f"hostname: {due.root.set_hostname(name)}")
+        except ScwSignalError as error:
+            log.warning(f"hostname: {error}")
+    if due.user_data:
+        try:
+            script = _user_data(due.service, patience)
+        except ScwSignalError as error:
+            log.warning(f"user-data: {error}")
+            return due
+        due = due._replace(user_data=False)
+        _run(parts, due.root, metadata, script)
+    return due
+
+
+def _user_data(service: Service, patience: Patience) -> bytes | None:
+    """Return the user data for the first boot, None where there is none."""
+    if USER_DATA_KEY not in user_data_keys(service, patience):
+        return None
+    return user_data(service, patience, "GET", USER_DATA_KEY)
+
+
+def _run(parts: Parts, root: Parent, metadata: Metadata, script: bytes | None) -> None:
+    log = parts.log
+    if script is None:
+        log.info("user-data: there is none")
+        return
+    other = not_a_script(script)
+    if other is not None:
+        log.warning(f"user-data: not run: {other}")
+        return
+    try:
+        done = root.run_user_data(_string(metadata, "id"), script)
+        log.info(f"user-data: {done}")
+    except ScwSignalError as error:
+        log.warning(f"user-data: {error}")
+
+
+def _string(metadata: Metadata, key: str) -> str:
+    """Return a value of the document; raises NonsenseError where it is no string."""
+    value = metadata.document.get(key)
+    if not isinstance(value, str) or not value:
+        raise NonsenseError(f"the metadata has no usable {key}; nothing is changed")
+    return value
+
+
+def _named(due: Preparation) -> str:
+    return " and ".join(
+        name
+        for name, open_ in (("hostname", due.hostname), ("user-data", due.user_data))
+        if open_
+    )
+
+
+class _Settlement:
+    """What the document says of a signal whose reply named no state."""
+
+    def __init__(self, service: Service, state: str, clock: Clock) -> None:
+        self._service, self._state, self._clock = service, state, clock
+        self._denials = 0
+        self._first = math.inf  # moment of the first denial
+
+    def __call__(self, budget: float) -> bool:
+        """Tell whether the document confirms the signal; False: it cannot tell.
+
+        Raises OtherStateError where it denies the signal, at last not any more, and
+        TryAgainError where there is no document: not to be able to look is no
+        confirmation.
+        """
+        try:
+            found = ask(self._service, budget).document.get("state_detail")
+        except (TryAgainError, RefusedError) as error:
+            raise TryAgainError(
+                f"the reply names no state, and /conf cannot be read: {error}",
+                after=getattr(error, "after", 0.0),
+                overload=getattr(error, "overload", False),
+            ) from None
+        if not isinstance(found, str) or not found:
+            return False
+        if found == self._state:
+            return True
+        now = self._clock.monotonic()
+        self._denials += 1
+        self._first = min(self._first, now)
+        if self._denials >= MOST_DENIALS and now - self._first >= DENIAL_SECONDS:
+            return False
+        raise OtherStateError(
+            f"/conf says {printable(found, 40)!r}, not {self._state!r}"
+        )
 
 
 def _metadata(parts: Parts) -> Metadata | None:
     try:
         return fetch(parts.service, parts.patience("metadata", METADATA_SECONDS))
     except ScwSignalError as error:
-        parts.log.warning(f"metadata: not to be had: {error}")
+        parts.log.warning(f"metadata: not available: {error}")
         return None
 
 
@@ -368,7 +509,7 @@ def _leave(parts: Parts, files: dict[str, bytes]) -> bool:
         for name, data in files.items():
             parts.store.write(name, data)
     except StoreError as error:
-        parts.log.warning(f"can not write: {error}")
+        parts.log.warning(f"cannot write: {error}")
         return False
     return True
 
@@ -395,6 +536,24 @@ def _no_route(log: Log, waited: float) -> float:
         return backoff.REPORT_FIRST
     log.warning(f"network: still no route after {waited:.0f} s")
     return min(waited, backoff.REPORT_CAP)
+
+
+def _translated(operation: Callable[[], T]) -> Callable[[], T]:
+    """Have an error that is none of ours count as a failed try."""
+
+    def translated() -> T:
+        try:
+            return operation()
+        except ScwSignalError:
+            raise
+        except Exception as error:
+            raise TryAgainError(_described(error)) from error
+
+    return translated
+
+
+def _described(error: Exception) -> str:
+    return f"internal error, please report it: {type(error).__name__}: {error}"
 
 
 class _Watch:

@@ -51,6 +51,8 @@ class Clock:
             poll.register(descriptor, event)
         if self._stop is not None:
             poll.register(self._stop.descriptor, select.POLLIN)
+            if self._stop.heard:
+                self._stop.check()
         while True:
             left = min(end - self.monotonic(), LONGEST_POLL)
             # Rounded up: a wait that ends early would be made again, busily.

@@ -7,6 +7,7 @@ on Linux. Where there is neither, once a second has to do.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import sys
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .wire import Endpoint
 
+# No descriptor or no memory for a socket says nothing of a route.
+_NO_SOCKET = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 POLL_SECONDS = 1.0  # between looks, where no routing socket tells when to look
 
 # rtnetlink(7): links, and the addresses and routes of IPv4 and of IPv6.
@@ -154,21 +157,27 @@ def _open_monitor() -> socket.socket | None:
 def source_address(endpoint: Endpoint) -> str | None:
     """Return our address on the route to `endpoint`, or None without a route.
 
-    Sends nothing: connect(2) on a UDP socket only looks the route up.
+    Sends nothing: connect(2) on a UDP socket only looks the route up. Raises OSError
+    where there cannot be a socket to ask with.
     """
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((endpoint.host, endpoint.port))
             return str(probe.getsockname()[0])
-    except OSError:
+    except OSError as error:
+        if error.errno in _NO_SOCKET:
+            raise
         return None
 
 
 def _has_route(endpoint: Endpoint) -> bool:
     """Tell whether the kernel would know where to send a packet for `endpoint`.
 
-    A name, which only --url can bring in, counts as routed: asking the
-    resolver is the business of the request itself.
+    What cannot be asked counts as routed, and a try will tell: so does a name, which
+    only --url can bring in.
     """
-    return not endpoint.is_numeric() or source_address(endpoint) is not None
+    try:
+        return not endpoint.is_numeric() or source_address(endpoint) is not None
+    except OSError:
+        return True

@@ -1,20 +1,24 @@
 """What root does for the agent: the other half of a process that is split in two.
 
 The agent speaks to the network without privileges. What takes root is done by its
-parent, which speaks to nobody else. The agent can ask it for three things only:
+parent, which speaks to nobody else. The agent can ask it for three things only, and
+for the last two only where the command line asked for them:
 
     a TCP socket that is bound to a port below 1024, to ask for user data with
     to set the host name, if the name is one
     to run a script, once for each instance and once in the life of the parent
 
 The parent holds every request against these rules itself. Each is answered by a
-frame that says whether it was done, and what there is to say.
+frame that says whether it was done, and what there is to say. Every wait of either
+half is the clock's, so that a stop ends it, however the other half behaves.
 """
 
 from __future__ import annotations
 
+import array  # noqa: F401 - socket.recv_fds would import it behind the lock
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -22,15 +26,17 @@ import subprocess  # before the lock-down, for it brings shared objects along
 import sys
 from typing import TYPE_CHECKING
 
+from .clock import Clock
 from .document import is_hostname
 from .errors import DutyError, ScwSignalError, StoreError
+from .script import has_dos_lines, interpreter, not_a_script
 from .store import Store, read
 from .terminal import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from .clock import Clock
+    from .log import Log
 
 # Root's own, and outlives a boot: hier(7).
 DIRECTORY = f"/var/{'lib' if sys.platform == 'linux' else 'db'}/scw_signal"
@@ -38,10 +44,13 @@ RAN = "instance"  # in it: the instance whose user data was run
 SCRIPT = "user-data"  # in it: the script itself
 SCRIPT_SECONDS = 600.0  # after that the signal waits no longer, though it goes on
 SCRIPT_LIMIT = 1024 * 1024  # bytes
-POLL_SECONDS = 0.2  # between looks whether a script that prints nothing has ended
-LONGEST_LINE = 1000  # characters of a line of its output
-PIPE_BYTES = 65536  # on Linux; elsewhere a pipe holds less
+HOSTNAME_SECONDS = 10.0  # for hostname(1)
+ANSWER_SECONDS = 60.0  # more than a duty takes: no answer must not keep the signal
+GRACE_SECONDS = 0.3  # from SIGTERM to SIGKILL, for a script that is stopped
+LOOK_SECONDS = 0.1  # between looks whether a process has ended
 PATH = "/sbin:/usr/sbin:/bin:/usr/bin:/usr/local/sbin:/usr/local/bin"
+# Its output outlives the agent, as what a script leaves in the background does.
+LOGGER = ("logger", "-t", "scw-user-data", "-p", "daemon.info")
 # Where the host name is kept for the next boot: myname(5), hostname(5).
 KEPT = {"openbsd": "/etc/myname", "netbsd": "/etc/myname", "linux": "/etc/hostname"}
 
@@ -51,13 +60,77 @@ _FRAME = struct.Struct("!cI")
 _LONGEST = SCRIPT_LIMIT + 1024  # bytes of a frame
 _INSTANCE = re.compile(r"[0-9A-Za-z-]{1,64}", re.ASCII)
 _FAMILIES = {b"4": socket.AF_INET, b"6": socket.AF_INET6}
+_ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "LOGNAME": "root", "USER": "root"}
+
+
+class Channel:
+    """Frames to and from the other half. Every method raises OSError."""
+
+    def __init__(self, end: socket.socket, clock: Clock) -> None:
+        """Take one end of a socket pair, and the clock that waits for the other."""
+        end.setblocking(False)  # noqa: FBT003 - the library's own parameter
+        self._end = end
+        self._clock = clock
+
+    def close(self) -> None:
+        """Hang up."""
+        self._end.close()
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._end.fileno()
+
+    def send(self, kind: bytes, payload: bytes = b"") -> None:
+        """Send a frame, as fast as the other half takes it."""
+        left = memoryview(_FRAME.pack(kind, len(payload)) + payload)
+        while left:
+            self._clock.wait_writable(ANSWER_SECONDS, self.fileno())
+            left = left[self._end.send(left) :]
+
+    def receive(self, seconds: float = float("inf")) -> tuple[bytes, bytes] | None:
+        """Return the next frame, or None when the other half has left.
+
+        Raises TimeoutError when `seconds` have passed.
+        """
+        end = self._clock.monotonic() + seconds
+        head = self._exactly(_FRAME.size, end)
+        if head is None:
+            return None
+        kind, length = _FRAME.unpack(head)
+        payload = self._exactly(length, end) if length <= _LONGEST else None
+        return None if payload is None else (kind, payload)
+
+    def send_socket(self, bound: socket.socket) -> None:
+        """Pass a socket on."""
+        self._clock.wait_writable(ANSWER_SECONDS, self.fileno())
+        socket.send_fds(self._end, [b"."], [bound.fileno()])
+
+    def receive_socket(self, family: int) -> socket.socket:
+        """Return the TCP socket of a family that was passed on."""
+        self._clock.wait(ANSWER_SECONDS, self.fileno())
+        _, descriptors, _, _ = socket.recv_fds(self._end, 1, 1)
+        if not descriptors:
+            raise OSError("no socket came with the answer")
+        return socket.socket(family, socket.SOCK_STREAM, 0, fileno=descriptors[0])
+
+    def _exactly(self, size: int, end: float) -> bytes | None:
+        data = b""
+        while len(data) < size:
+            left = end - self._clock.monotonic()
+            if not self._clock.wait(max(0.0, left), self.fileno()):
+                raise TimeoutError
+            chunk = self._end.recv(size - len(data))
+            if not chunk:
+                return None
+            data += chunk
+        return data
 
 
 class Parent:
     """The parent, as the agent sees it. Every method raises DutyError."""
 
-    def __init__(self, channel: socket.socket) -> None:
-        """Take the agent's end of the socket pair."""
+    def __init__(self, channel: Channel) -> None:
+        """Take the agent's end."""
         self._channel = channel
 
     def close(self) -> None:
@@ -66,12 +139,11 @@ class Parent:
 
     def reserved_socket(self, family: int) -> socket.socket:
         """Return a TCP socket of a family, bound to a port below 1024."""
-        which = b"6" if family == socket.AF_INET6 else b"4"
-        self._ask(_PORT, which)
-        _, descriptors, _, _ = socket.recv_fds(self._channel, 1, 1)
-        if not descriptors:
-            raise DutyError("no socket came with the answer")
-        return socket.socket(family, socket.SOCK_STREAM, 0, fileno=descriptors[0])
+        self._ask(_PORT, b"6" if family == socket.AF_INET6 else b"4")
+        try:
+            return self._channel.receive_socket(family)
+        except OSError as error:
+            raise self._lost(error) from None
 
     def set_hostname(self, name: str) -> str:
         """Set the host name; return what was done."""
@@ -82,20 +154,26 @@ class Parent:
 
         After SCRIPT_SECONDS it is not waited for any more.
         """
-        return self._ask(_RUN, instance.encode(errors="replace") + b"\0" + script)
+        payload = instance.encode(errors="replace") + b"\0" + script
+        return self._ask(_RUN, payload, SCRIPT_SECONDS + ANSWER_SECONDS)
 
-    def _ask(self, kind: bytes, payload: bytes) -> str:
+    def _ask(self, kind: bytes, payload: bytes, seconds: float = ANSWER_SECONDS) -> str:
         try:
-            _send(self._channel, kind, payload)
-            frame = _receive(self._channel)
+            self._channel.send(kind, payload)
+            frame = self._channel.receive(seconds)
         except OSError as error:
-            raise DutyError(f"the privileged process: {error.strerror}") from None
+            raise self._lost(error) from None
         if frame is None:
             raise DutyError("the privileged process has ended")
         done, text = frame
         if done != _DONE:
             raise DutyError(text.decode(errors="replace"))
         return text.decode(errors="replace")
+
+    def _lost(self, error: OSError) -> DutyError:
+        """Hang up on a parent whose next frame could be the answer to this one."""
+        self.close()
+        return DutyError(f"the privileged process: {error.strerror or 'no answer'}")
 
 
 class Duties:
@@ -104,190 +182,234 @@ class Duties:
     def __init__(
         self,
         clock: Clock,
-        tell: Callable[[str], None],
+        log: Log,
         reserve: Callable[[int], socket.socket],
         *,
+        hostname: bool,
+        user_data: bool,
+        to_stderr: bool = False,
         directory: str = DIRECTORY,
         kept: str | None = None,
     ) -> None:
-        """Take the log for what a script prints, and what makes a reserved socket.
+        """Take the clock, the log, and what makes a reserved socket.
 
-        `directory` is where it is noted what was run, `kept` the file with the
-        host name for the next boot.
+        `hostname` and `user_data` say what the command line asked for; anything
+        else is refused. `to_stderr` says where the output of a script goes, in
+        place of syslog. `directory` is where it is noted what was run, `kept` the
+        file with the host name for the next boot.
         """
         self._clock = clock
-        self._tell = tell
+        self._log = log
         self._reserve = reserve
+        self._may_set_hostname = hostname
+        self._may_run = user_data
+        self._to_stderr = to_stderr
         self._directory = directory
         system = sys.platform.rstrip("0123456789")
         self._kept = KEPT.get(system) if kept is None else kept
         self._script: subprocess.Popen[bytes] | None = None
+        self._logger: subprocess.Popen[bytes] | None = None
 
-    def serve(self, channel: socket.socket) -> None:
+    def serve(self, channel: Channel) -> None:
         """Do what is asked for until the agent has left; raises OSError."""
-        while (frame := _receive(channel)) is not None:
+        while (frame := channel.receive()) is not None:
             self._answer(channel, *frame)
 
     def stop(self) -> None:
-        """Pass SIGTERM on to a script that runs."""
-        if self._script is not None and self._script.poll() is None:
-            os.killpg(self._script.pid, signal.SIGTERM)
+        """End a script that still runs, and what it has started, within a second."""
+        script = self._script
+        if script is None or script.poll() is not None:
+            return
+        clock = Clock()  # without a stop, for this is one
+        end = clock.monotonic() + GRACE_SECONDS
+        os.killpg(script.pid, signal.SIGTERM)
+        while script.poll() is None and clock.monotonic() < end:
+            clock.wait(LOOK_SECONDS / 10)
+        try:
+            os.killpg(script.pid, signal.SIGKILL)
+        except OSError:
+            pass  # nobody is left of it
 
-    def _answer(self, channel: socket.socket, kind: bytes, payload: bytes) -> None:
+    def _answer(self, channel: Channel, kind: bytes, payload: bytes) -> None:
         try:
             self._do(channel, kind, payload)
+        except _AgentLeftError:
+            raise
         except (ScwSignalError, OSError, ValueError) as error:
             reason = (isinstance(error, OSError) and error.strerror) or str(error)
-            _send(channel, _FAILED, reason.encode())
+            channel.send(_FAILED, reason.encode(errors="replace"))
 
-    def _do(self, channel: socket.socket, kind: bytes, payload: bytes) -> None:
-        if kind == _PORT and payload in _FAMILIES:
+    def _do(self, channel: Channel, kind: bytes, payload: bytes) -> None:
+        if kind == _PORT and self._may_run and payload in _FAMILIES:
             with self._reserve(_FAMILIES[payload]) as bound:
-                _send(channel, _DONE)
-                socket.send_fds(channel, [b"."], [bound.fileno()])
-        elif kind == _HOSTNAME:
-            _send(channel, _DONE, self._set_hostname(payload.decode()).encode())
-        elif kind == _RUN:
+                channel.send(_DONE)
+                channel.send_socket(bound)
+        elif kind == _HOSTNAME and self._may_set_hostname:
+            channel.send(_DONE, self._set_hostname(channel, payload.decode()).encode())
+        elif kind == _RUN and self._may_run:
             instance, _, script = payload.partition(b"\0")
-            self._run(channel, instance.decode(), script)
+            channel.send(*self._run(channel, instance.decode(), script))
         else:
-            raise DutyError("there is no such duty")
+            raise DutyError("nobody asked for that on the command line")
 
-    def _set_hostname(self, name: str) -> str:
+    def _set_hostname(self, channel: Channel, name: str) -> str:
         if not is_hostname(name):
             raise DutyError(f"not a host name: {printable(name, 60)!r}")
         done = []
         if not _same(os.uname().nodename, name):
             # Not sethostname(3): no promise of pledge(2) allows it.
-            with self._popen(["/bin/hostname", name]):
-                pass  # which waits for its end
+            command = self._popen(["/bin/hostname", name], subprocess.DEVNULL)
+            try:
+                self._ended(channel, command, HOSTNAME_SECONDS)
+            finally:
+                command.kill()
+                command.wait()
             if os.uname().nodename != name:
                 raise DutyError(f"hostname(1) did not set it to {name!r}")
             done.append("set")
         if self._kept is not None:
             place, _, file = self._kept.rpartition("/")
-            if not _same((read(place, file) or "").strip(), name):
-                Store(place).write(file, f"{name}\n".encode())
+            if not _same(_kept_name(read(place, file) or ""), name):
+                Store(place, durable=True).write(file, f"{name}\n".encode())
                 done.append(f"written to {self._kept}")
         return f"{name!r} {' and '.join(done) or 'already'}"
 
-    def _run(self, channel: socket.socket, instance: str, script: bytes) -> None:
-        """Run a script, answer when it has ended or has taken too long, and log it."""
+    def _run(
+        self, channel: Channel, instance: str, script: bytes
+    ) -> tuple[bytes, bytes]:
+        """Run a script until it ends or has taken too long; return the answer."""
         if not _INSTANCE.fullmatch(instance):
             raise DutyError(f"not the id of an instance: {printable(instance, 60)!r}")
-        if not script.startswith(b"#!") or len(script) > SCRIPT_LIMIT:
+        if not_a_script(script) is not None or len(script) > SCRIPT_LIMIT:
             raise DutyError("not a script")
         if self._script is not None:
             raise DutyError("a script was run already")
         if (read(self._directory, RAN) or "").strip() == instance:
-            _send(channel, _DONE, b"was run for this instance before")
-            return
-        # Not as a context: at its end a Popen is waited for, and this process may be
-        # stopped before the script is over.
+            return _DONE, b"was run for this instance before"
         self._script = self._start(instance, script)
-        answered = self._follow(channel, self._script)
+        if not self._ended(channel, self._script, SCRIPT_SECONDS):
+            return _DONE, f"still runs after {SCRIPT_SECONDS:.0f} s".encode()
         status = self._script.returncode
-        said = f"ended with {_status(status)}"
-        if answered:
-            self._tell(f"user-data: {said}")
-        else:
-            _send(channel, _FAILED if status else _DONE, said.encode())
+        said = f"ended with {_status(status)}".encode()
+        return (_FAILED if status else _DONE), said
 
-    def _follow(self, channel: socket.socket, script: subprocess.Popen[bytes]) -> bool:
-        """Log what a script prints until it ends; tell whether it was answered for."""
-        end = self._clock.monotonic() + SCRIPT_SECONDS
-        answered = False
-        for line in _output(script, self._clock):
-            if line:
-                self._tell(f"user-data: {printable(line, LONGEST_LINE)}")
-            if not answered and self._clock.monotonic() >= end:
-                answered = True
-                said = f"still runs after {SCRIPT_SECONDS:.0f} s"
-                _send(channel, _DONE, said.encode())
-        return answered
+    def _ended(
+        self, channel: Channel, process: subprocess.Popen[bytes], seconds: float
+    ) -> bool:
+        """Wait until a process has ended, for `seconds`; tell whether it has.
+
+        Raises _AgentLeftError where there is nobody any more to be answered.
+        """
+        end = self._clock.monotonic() + seconds
+        while process.poll() is None:
+            left = end - self._clock.monotonic()
+            if left <= 0:
+                return False
+            # The agent says nothing before it is answered: it can only hang up.
+            if self._clock.wait(min(LOOK_SECONDS, left), channel.fileno()):
+                raise _AgentLeftError
+        return True
 
     def _start(self, instance: str, script: bytes) -> subprocess.Popen[bytes]:
-        """Note the instance, and start its script; raises StoreError or OSError.
+        """Note the instance, and start its script; raises DutyError or StoreError.
 
-        In this order: a script that is cut off by a crash is not run twice.
+        In this order: a script that is cut off by a crash is not run twice. Where it
+        could not be started the note is taken back, so that a better one runs at the
+        next boot.
         """
-        os.umask(0o077)
+        fault = _fault(script)
+        if fault is not None:
+            raise DutyError(f"not run: {fault}")
         try:
-            store = Store(self._directory)
+            store = Store(self._directory, 0o700, durable=True)
             store.write(SCRIPT, script, 0o700)
             store.write(RAN, f"{instance}\n".encode())
         except StoreError as error:
             raise StoreError(f"not run: {error}") from None
+        try:
+            return self._popen([f"{self._directory}/{SCRIPT}"], self._output())
+        except OSError as error:
+            store.remove(RAN)
+            raise DutyError(
+                f"not run: {error.strerror}; is its interpreter a program, and"
+                f" {self._directory} on a file system that is not mounted noexec?"
+            ) from None
+
+    def _output(self) -> int:
+        """Return where the output of a script goes: to syslog, by logger(1)."""
+        if self._to_stderr:
+            return 2
+        program = shutil.which(LOGGER[0], path=PATH)
+        if program is None:
+            self._log.warning("user-data: without logger(1) its output is lost")
+            return subprocess.DEVNULL
+        reading, writing = os.pipe()
+        try:
+            self._logger = subprocess.Popen(  # noqa: S603 - the system's own
+                [program, *LOGGER[1:]],
+                stdin=reading,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+                env=_ENVIRONMENT,
+            )
         finally:
-            os.umask(0o022)
-        return self._popen([f"{self._directory}/{SCRIPT}"])
+            os.close(reading)
+        return writing
 
-    def _popen(self, command: list[str]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(  # noqa: S603 - running it is what was asked for
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            cwd="/",
-            env={"PATH": PATH, "HOME": "/root", "LOGNAME": "root", "USER": "root"},
-        )
+    def _popen(self, command: list[str], output: int) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(  # noqa: S603 - running it is what was asked for
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                umask=0o022,
+                cwd="/",
+                env=_ENVIRONMENT,
+            )
+        finally:
+            if output > 2:  # noqa: PLR2004 - a pipe, whose end is the child's now
+                os.close(output)
 
 
-def _output(child: subprocess.Popen[bytes], clock: Clock) -> Iterator[str]:
-    """Yield the lines that a process prints until it ends; "" at each look.
+class _AgentLeftError(ConnectionError):
+    """The agent has ended while something was done for it."""
 
-    Not until the end of its output: it may close that and go on, and what it leaves
-    in the background may keep it open for ever.
-    """
-    assert child.stdout is not None  # noqa: S101 - as it was started
-    with child.stdout as output:
-        open_ = [output.fileno()]
-        rest, running = b"", True
-        while running:
-            running = child.poll() is None
-            if clock.wait(POLL_SECONDS if running else 0.0, *open_):
-                # All that a pipe holds, so that the last look misses nothing.
-                chunk = os.read(open_[0], PIPE_BYTES)
-                if not chunk:
-                    open_.clear()
-                *whole, rest = (rest + chunk).split(b"\n")
-                yield from (line.decode(errors="replace") for line in whole)
-                rest = rest[:LONGEST_LINE]
-            yield ""
-    yield rest.decode(errors="replace")
+
+def _fault(script: bytes) -> str | None:
+    """Say why the system would not start a script, as far as can be told before."""
+    if has_dos_lines(script):
+        return "its lines end in CR LF"
+    words = interpreter(script)
+    if not words:
+        return "its first line names no interpreter"
+    program, *rest = words
+    if not os.path.exists(program):  # noqa: PTH110 - it may hold any byte
+        return f"its interpreter {printable(program, 60)} does not exist"
+    found = not rest or rest[0].startswith("-") or "=" in rest[0]
+    if program.endswith("/env") and not found and not shutil.which(rest[0], path=PATH):
+        return f"its interpreter {printable(rest[0], 60)} is not in PATH"
+    return None
 
 
 def _status(status: int) -> str:
-    if status < 0:
+    if status >= 0:
+        return f"status {status}"
+    try:
         return signal.Signals(-status).name
-    return f"status {status}"
+    except ValueError:  # one of the numbers for real time
+        return f"signal {-status}"
+
+
+def _kept_name(text: str) -> str:
+    """Return the name in a myname(5) or hostname(5): the first line that has one."""
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return next(filter(None, lines), "")
 
 
 def _same(current: str, name: str) -> bool:
     """Tell whether a host name is the console's, perhaps with a domain of its own."""
     return current == name or ("." not in name and current.partition(".")[0] == name)
-
-
-def _send(channel: socket.socket, kind: bytes, payload: bytes = b"") -> None:
-    channel.sendall(_FRAME.pack(kind, len(payload)) + payload)
-
-
-def _receive(channel: socket.socket) -> tuple[bytes, bytes] | None:
-    """Return the next frame, or None when the other half has left; raises OSError."""
-    head = _exactly(channel, _FRAME.size)
-    if head is None:
-        return None
-    kind, length = _FRAME.unpack(head)
-    payload = _exactly(channel, length) if length <= _LONGEST else None
-    return None if payload is None else (kind, payload)
-
-
-def _exactly(channel: socket.socket, size: int) -> bytes | None:
-    data = b""
-    while len(data) < size:
-        chunk = channel.recv(size - len(data))
-        if not chunk:
-            return None
-        data += chunk
-    return data

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +30,18 @@ ASK_AGAIN_CAP = 1.0  # ... up to this
 BLOCKED_SECONDS = 5.0  # after which another question goes out beside the first
 ANY_PORT = 80  # where only the name matters
 
-# That a name does not exist is an answer: somebody has been asked. EAI_NODATA
-# is not everywhere.
+# That a name does not exist is an answer: somebody has been asked. On OpenBSD, libc
+# says EAI_NODATA for that too, but also without a resolv.conf(5), with an empty one
+# and where the name server refuses, so there it is no answer (tried on 7.7-current).
+# EAI_NODATA is not everywhere.
 _ANSWERS = frozenset(
     number
-    for number in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None))
+    for number in (
+        socket.EAI_NONAME,
+        None
+        if sys.platform.startswith("openbsd")
+        else getattr(socket, "EAI_NODATA", None),
+    )
     if number is not None
 )
 

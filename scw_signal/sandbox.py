@@ -109,18 +109,24 @@ class Sandbox:
             call.restype = ctypes.c_int
             self._calls[name] = call
 
-    def enter(self, directory: str | None, *, receive: bool = False) -> None:
-        """Hide every file but those in `directory`, and pledge the first stage.
+    def hide_files(self, directory: str | None) -> None:
+        """Hide every file but those in `directory`; None hides them all.
 
-        None for `directory`, where it can not be used, hides them all. The
-        promise dns lets the resolver's own files through. `receive` says that
-        sockets will be received in that stage. Call `preload` before.
+        To be called as root where root is given up: unveil(2) fails for a directory
+        below one that the user may not search. What the resolver reads, the promise
+        dns lets through.
         """
         self._files = directory is not None
         if directory is None:
             self._call("unveil", "/", "")
         else:
             self._call("unveil", directory, "rwc")
+
+    def pledge(self, *, receive: bool = False) -> None:
+        """Pledge the first stage; `receive` says that sockets come in during it.
+
+        Call `preload` before.
+        """
         self._pledge(f"{PROMISES['wait']} {RECEIVE}" if receive else PROMISES["wait"])
 
     def narrow(self, stage: str) -> None:

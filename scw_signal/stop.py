@@ -60,17 +60,19 @@ class Stop:
         """Leave the signals as they were; raises Stopped if one came unheard."""
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type] # as it gave it
-        heard = self._number is not None
         try:
-            self.check()
-        except Stopped:
-            if not heard and error is None:
-                raise
+            if error is None and not self.heard:
+                self.check()
         finally:
             self._close()
 
+    @property
+    def heard(self) -> bool:
+        """Whether a wait has been stopped already; every further one is, too."""
+        return self._number is not None
+
     def check(self) -> None:
-        """Raise Stopped if a signal has come; again and again, if asked again."""
+        """Raise Stopped if a signal has come."""
         if self._number is None:
             try:
                 self._number = os.read(self.descriptor, 1)[0]

@@ -16,20 +16,26 @@ RUN_DIRECTORY = "/var/run/scw_signal"
 STATE = "state"
 METADATA_JSON = "metadata.json"
 METADATA_FLAT = "metadata.flat"
-METADATA_ENV = "metadata.env"
 READ_LIMIT = 64 * 1024 * 1024  # bytes
 
 
 class Store:
     """The run directory, open for writing; created if only it is missing."""
 
-    def __init__(self, directory: str) -> None:
-        """Open `directory`; raises StoreError where that can not be done."""
+    def __init__(
+        self, directory: str, mode: int = 0o755, *, durable: bool = False
+    ) -> None:
+        """Open `directory`, made with `mode`; raises StoreError.
+
+        `durable` says that what is written or removed shall outlive a power loss.
+        """
         self.directory = directory
         self.created = False
+        self._durable = durable
         try:
             try:
-                os.mkdir(directory, 0o755)  # noqa: PTH102 - pathlib is slow to import
+                with _Umask():
+                    os.mkdir(directory, mode)  # noqa: PTH102 - pathlib is slow to import
                 self.created = True
             except FileExistsError:
                 pass
@@ -39,8 +45,11 @@ class Store:
         except (OSError, ValueError) as error:
             raise self._failed("", error) from None
 
-    def give(self, uid: int, gid: int) -> None:
-        """Give the directory to a user, if it is surely ours: new, or the usual one."""
+    def chown(self, uid: int, gid: int) -> None:
+        """Give the directory to a user, if it is surely ours: new, or the usual one.
+
+        Raises OSError.
+        """
         if self.created or self.directory == RUN_DIRECTORY:
             os.fchown(self._descriptor, uid, gid)
 
@@ -56,15 +65,31 @@ class Store:
             os.rename(
                 new, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor
             )
+            self._sync()
         except OSError as error:
             raise self._failed(f"/{name}", error) from None
         finally:
             self._remove(new)
 
+    def remove(self, name: str) -> None:
+        """Remove a file, if there is one; raises StoreError."""
+        try:
+            os.unlink(name, dir_fd=self._descriptor)
+            self._sync()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise self._failed(f"/{name}", error) from None
+
+    def _sync(self) -> None:
+        if self._durable:
+            os.fsync(self._descriptor)  # a rename is the directory's: fsync(2)
+
     def _create(self, name: str, data: bytes, mode: int) -> None:
         self._remove(name)  # left behind by a process of our number that was killed
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(name, flags, mode, dir_fd=self._descriptor)
+        with _Umask():
+            descriptor = os.open(name, flags, mode, dir_fd=self._descriptor)
         try:
             while data:
                 data = data[os.write(descriptor, data) :]
@@ -81,6 +106,19 @@ class Store:
     def _failed(self, name: str, error: Exception) -> StoreError:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         return StoreError(f"{self.directory}{name}: {reason}")
+
+
+class _Umask:
+    """A umask of 0: modes are as they are asked for here, whoever started this.
+
+    Not chmod(2) afterwards, which would take the promise fattr.
+    """
+
+    def __enter__(self) -> None:
+        self._before = os.umask(0)
+
+    def __exit__(self, *_: object) -> None:
+        os.umask(self._before)
 
 
 def read(directory: str, name: str) -> str | None:

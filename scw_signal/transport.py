@@ -1,23 +1,34 @@
 """The way to the service: the only module that knows urllib3.
 
-One exchange is one try: urllib3 neither retries nor follows redirects here,
-nor asks the environment for a proxy (its connection pools never do). When to
-try again is decided elsewhere. Every error of the library and of the socket
-leaves this module as one of ours.
+urllib3 neither retries nor follows redirects here, nor asks the environment for a
+proxy (its connection pools never do). When to try again is decided elsewhere. Every
+error of the library and of the socket leaves this module as one of ours.
+
+The sockets never block: each wait is the clock's, so that a stop ends it.
 """
 
 from __future__ import annotations
 
 import errno
+import http.client
+import os
 import random
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, InvalidHeader
+from urllib3.util.response import assert_header_parsing
 
-from .errors import BrokenOffError, NotRootError, UnreachableError
+from .errors import (
+    BrokenOffError,
+    NotRootError,
+    RefusedError,
+    TryAgainError,
+    UnavailableError,
+    UnreachableError,
+)
 from .wire import Endpoint, Reply
 
 if TYPE_CHECKING:
@@ -32,6 +43,8 @@ if TYPE_CHECKING:
     Address = tuple[int, tuple[Any, ...]]  # a family, and what connect(2) takes
     Resolve = Callable[[str, int, float], list[Address]]
 
+T = TypeVar("T")
+
 CONNECT_SECONDS = 3.0  # one lost SYN is sent again after 1 s
 # From connecting to the last byte. What a lossy network drops TCP sends again, after
 # about 1, 3, 7 and 15 s (RFC 6298): to ask anew in the meantime would start over, and
@@ -40,7 +53,11 @@ EXCHANGE_SECONDS = 30.0
 RESOLVE_SECONDS = 30.0  # for a host name: a resolver may have several to ask
 _SILENCE = "no answer in time"
 _CHUNK = 64 * 1024
+_INTERIM = frozenset(range(102, 200))  # 101 is for who has asked for it
 _OVERHEAD = 64 * 1024  # bytes received for the head of a reply and for its framing
+# At once, whatever the interpreter has room for: from Python 3.14 on that is 128 KiB.
+_RECEIVED_AT_ONCE = 8 * 1024
+MOST_FAILURES = 2  # in a row, after which the next try begins with another address
 
 # As in bindresvport(3): below them are the ports of well-known services.
 RESERVED_PORTS = range(600, 1024)
@@ -101,18 +118,48 @@ class Service:
         be reached. `seconds` bounds the exchange with one address.
         """
         self._endpoints = list(endpoints)
+        self._connected: Endpoint | None = None  # the last one
+        self._failures: tuple[Endpoint | None, int] = (None, 0)  # in a row
         self._clock = clock
         self._open_socket = open_socket
         self._resolve = resolve
         self._seconds = seconds
 
+    def attempt(self, operation: Callable[[], T]) -> T:
+        """Make one try, of one or more exchanges, and return its result.
+
+        What it fails with is held against the address that took the connection:
+        after MOST_FAILURES tries in a row the next one begins with another address,
+        for a sane one may stand behind one that answers nonsense. An overload is
+        not held against anybody.
+        """
+        self._connected = None
+        try:
+            result = operation()
+        except (TryAgainError, RefusedError) as error:
+            overloaded = isinstance(error, UnavailableError) and error.overload
+            if not overloaded and self._connected is not None:
+                self._hold_against(self._connected)
+            raise
+        self._failures = (None, 0)
+        return result
+
+    def _hold_against(self, endpoint: Endpoint) -> None:
+        last, failures = self._failures
+        failures = failures + 1 if last == endpoint else 1
+        if failures == MOST_FAILURES:
+            self._endpoints.remove(endpoint)
+            self._endpoints.append(endpoint)
+            failures = 0
+        self._failures = (endpoint, failures)
+
     def exchange(self, request: Request, budget: float) -> tuple[Reply, Endpoint]:
-        """Make one try: send `request`, and return the reply and who gave it.
+        """Send `request` once, and return the reply and who gave it.
 
         The next address is asked only where no connection came about, so the
         service never gets a request twice. `budget` is in seconds and bounds
-        the whole try; where it is short, one address that leads nowhere leaves
-        the next its share. Raises UnreachableError or BrokenOffError.
+        the whole exchange; where it is short, one address that leads nowhere
+        leaves the next its share. Raises UnreachableError or BrokenOffError.
         """
         end = self._clock.monotonic() + budget
         failures: list[str] = []
@@ -143,9 +190,12 @@ class Service:
         def connect() -> _TimedSocket:
             connected = _connect(addresses, timer, self._open_socket)
             connected.room = request.limit + _OVERHEAD
+            self._connected = endpoint
             return connected
 
-        with _Pool(endpoint.host, endpoint.port, connect=connect) as pool:
+        # Its zone means nothing to anybody else, nor to urllib3 (RFC 6874, 1).
+        host = endpoint.host.partition("%")[0]
+        with _Pool(host, endpoint.port, connect=connect) as pool:
             try:
                 response = pool.urlopen(
                     request.method,
@@ -204,7 +254,7 @@ def _read(response: BaseHTTPResponse, limit: int) -> Reply:
 
 
 class _Timer:
-    """What is left of the time for one exchange."""
+    """The time for one exchange, and every wait in it."""
 
     def __init__(
         self, clock: Clock, seconds: float, connecting: float = CONNECT_SECONDS
@@ -217,13 +267,25 @@ class _Timer:
     def left(self) -> float:
         """Return the seconds left; raises TimeoutError when there are none."""
         left = self._end - self._clock.monotonic()
-        if left <= 0:
-            raise TimeoutError
+        self._check(left > 0)
         return left
 
-    def left_to_connect(self) -> float:
-        """Return the seconds that an attempt to connect may take, likewise."""
-        return min(self.left(), self._connecting)
+    def await_connected(self, descriptor: int) -> None:
+        """Wait until an attempt to connect has ended; raises TimeoutError."""
+        seconds = min(self.left(), self._connecting)
+        self._check(self._clock.wait_writable(seconds, descriptor))
+
+    def await_readable(self, descriptor: int) -> None:
+        """Wait until there is something to receive; raises TimeoutError."""
+        self._check(self._clock.wait(self.left(), descriptor))
+
+    def await_writable(self, descriptor: int) -> None:
+        """Wait until there is room to send; raises TimeoutError."""
+        self._check(self._clock.wait_writable(self.left(), descriptor))
+
+    def _check(self, in_time: bool) -> None:  # noqa: FBT001
+        if not in_time:
+            raise TimeoutError
 
 
 class _TimedSocket(socket.socket):
@@ -238,9 +300,28 @@ class _TimedSocket(socket.socket):
     room: int  # bytes
     ended = False  # the other side will send no more
 
-    def recv_into(self, *args: Any, **kwargs: Any) -> int:
-        self.settimeout(self.timer.left())
-        received = super().recv_into(*args, **kwargs)
+    def settimeout(self, value: float | None) -> None:
+        """Leave it to the timer, whatever urllib3 says."""
+
+    def connect(self, address: Any) -> None:
+        self.timer.left()  # or nothing is to be sent any more
+        error = self.connect_ex(address)
+        if error == errno.EINPROGRESS:
+            self.timer.await_connected(self.fileno())
+            error = self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error != 0:
+            raise OSError(error, os.strerror(error))
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        left = memoryview(data)
+        while left:
+            self.timer.await_writable(self.fileno())
+            left = left[self.send(left, flags) :]
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        most = min(nbytes or len(buffer), self.room + 1, _RECEIVED_AT_ONCE)
+        self.timer.await_readable(self.fileno())
+        received = super().recv_into(buffer, most, flags)
         self.ended = received == 0
         self.room -= received
         if self.room < 0:
@@ -248,8 +329,29 @@ class _TimedSocket(socket.socket):
         return received
 
 
+class _Response(http.client.HTTPResponse):
+    """The head of a reply, read more strictly than http.client does."""
+
+    def begin(self) -> None:
+        """Read the head; raises HTTPError where it is broken.
+
+        http.client takes a broken line for the end of the head, forgets the length of
+        the body with it, and waits for more. Of the interim replies (RFC 9110, 15.2)
+        it skips only 100.
+        """
+        super().begin()
+        while self.status in _INTERIM:
+            self.headers = self.msg = None  # type: ignore[assignment] # to begin anew
+            super().begin()
+        assert_header_parsing(self.msg)
+        if len(set(self.msg.get_all("Content-Length", ()))) > 1:
+            raise InvalidHeader("two lengths")
+
+
 class _TimedConnection(HTTPConnection):
     """A connection that is made, and whose socket reads, within a timer."""
+
+    response_class = _Response
 
     def __init__(
         self, *args: Any, connect: Callable[[], _TimedSocket], **kwargs: Any
@@ -298,12 +400,12 @@ def _connected(
     plain: socket.socket, address: tuple[Any, ...], timer: _Timer
 ) -> _TimedSocket:
     timed = _TimedSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
+    timed.setblocking(False)  # noqa: FBT003 - the library's own parameter
     timed.timer = timer
     try:
-        timed.settimeout(timer.left_to_connect())
         timed.connect(address)
         timed.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except OSError:
+    except BaseException:  # a stop as well
         timed.close()
         raise
     return timed

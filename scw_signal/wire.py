@@ -1,15 +1,15 @@
 """What goes over the wire: the requests we send and how a reply is judged.
 
 Pure: no socket, no clock, no file. The facts about the service were seen in a
-packet capture of 2018 and in the vendor's own clients; that a reply may since
-have changed is why three outcomes exist for a signal, not two:
+packet capture of 2018 and in the vendor's own clients. Its reply may have changed
+since, so there are three outcomes for a signal, not two:
 
     2xx that echoes the state   acknowledged
-    2xx that names another      failed, tried again
-    2xx with anything else      sent, but unconfirmed
+    2xx that names another      failed, tried again; so is a web page
+    2xx with anything else      it may have been taken: look in the document
 
 Strategy: never take silence for success nor strangeness for failure. An agent
-that insists on the echo of 2018 would retry for ever on the day it changes.
+that insists on the echo of 2018 would retry forever on the day it changes.
 """
 
 from __future__ import annotations
@@ -264,19 +264,31 @@ def judge_user_data(reply: Reply, key: str) -> bytes:
     if reply.status == _NOT_FOUND:
         raise NoSuchKeyError(f"no such key in the user data: {printable(key, 60)}")
     _judge_user_data_status(reply)
-    if reply.headers.get("Content-Type", "").lower().startswith("text/html"):
+    if _says_html(reply):  # a value may well begin with "<"
         raise NonsenseError("the service sent a web page in place of a value")
     if reply.truncated:
         raise RefusedError(f"the value is larger than {USER_DATA_LIMIT} bytes")
     return reply.body
 
 
+def judge_stored(reply: Reply) -> None:
+    """Take the answer to user data that was set.
+
+    Which status says so is not known for sure, so any 2xx does. 404 says that the
+    endpoint is not there yet, as early in a boot. Raises UnavailableError or
+    RefusedError.
+    """
+    _judge_user_data_status(reply)
+
+
 def judge_acknowledgement(reply: Reply, state: str) -> bool:
     """Tell whether a reply confirms that `state` was taken; False is unconfirmed.
 
-    Raises OtherStateError, UnavailableError or RefusedError.
+    Raises OtherStateError, NonsenseError, UnavailableError or RefusedError.
     """
     _judge_status(reply)
+    if _is_web_page(reply):
+        raise NonsenseError("the service sent a web page in place of its answer")
     echoed = acknowledged_state(reply.body)
     if echoed is None:
         return False
@@ -333,6 +345,16 @@ def retry_after(headers: Mapping[str, str]) -> float:
         return max(0.0, (until - now).total_seconds())
     except (ValueError, TypeError, IndexError, OverflowError):
         return 0.0
+
+
+def _says_html(reply: Reply) -> bool:
+    return reply.headers.get("Content-Type", "").lower().startswith("text/html")
+
+
+def _is_web_page(reply: Reply) -> bool:
+    """Tell whether this is a page of some proxy or portal, by its head or its body."""
+    body = reply.body.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return _says_html(reply) or body.startswith(b"<")
 
 
 def _judge_status(reply: Reply) -> None:

@@ -50,6 +50,7 @@ class FakeClock(Clock):
         end = self.now + seconds
         if seconds > 0:  # however little it was: time passes
             end = max(end, math.nextafter(self.now, math.inf))
+        self._end = end
         while not self._ready(descriptors, event):
             if not self._plans or self._plans[0][0] > end:
                 assert end != float("inf"), "this would wait for ever"
@@ -66,3 +67,22 @@ class FakeClock(Clock):
         for descriptor in descriptors:
             poll.register(descriptor, event)
         return bool(descriptors) and bool(poll.poll(0))
+
+
+class SocketClock(FakeClock):
+    """A FakeClock for sockets with a real peer, which needs real time to answer.
+
+    A wait for descriptors is made, in real time, at most `bound` seconds long; if
+    nothing comes it has lasted as long as it was to.
+    """
+
+    def __init__(self, bound: float = 10.0) -> None:
+        super().__init__()
+        self._bound = bound
+
+    def _ready(self, descriptors: tuple[int, ...], event: int) -> bool:
+        poll = select.poll()
+        for descriptor in descriptors:
+            poll.register(descriptor, event)
+        left = min(self._end - self.now, self._bound) if descriptors else 0.0
+        return bool(descriptors) and bool(poll.poll(max(0, math.ceil(left * 1000))))

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 USER, UID = "_scwsignal", 4242
@@ -26,6 +28,12 @@ hostname before
 shift
 exec "$@"
 """
+
+
+def run(command: Sequence[str]) -> bool:
+    """Run a command that takes root; tell whether it worked."""
+    done = subprocess.run(command, capture_output=True, check=False)
+    return done.returncode == 0
 
 
 def place(directory: Path) -> tuple[str, ...]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import pytest
 
 from fakes import FakeClock
 from scw_signal import agent, flat
-from scw_signal.agent import Metadata, Parts, Patience, Receipt
+from scw_signal.agent import Metadata, Parts, Patience, Preparation, Receipt
 from scw_signal.errors import (
     BrokenOffError,
+    DutyError,
     GaveUpError,
     NonsenseError,
     NoSuchKeyError,
@@ -20,6 +21,7 @@ from scw_signal.errors import (
     OtherStateError,
     RefusedError,
     ScwSignalError,
+    Stopped,
     StoreError,
     TryAgainError,
     UnavailableError,
@@ -27,6 +29,7 @@ from scw_signal.errors import (
 )
 from scw_signal.log import Log
 from scw_signal.network import Network
+from scw_signal.privileged import Parent
 from scw_signal.store import Store
 from scw_signal.transport import Service
 from scw_signal.wire import Endpoint, Reply, Request
@@ -34,6 +37,7 @@ from scw_signal.wire import Endpoint, Reply, Request
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+T = TypeVar("T")
 V4 = Endpoint("169.254.42.42")
 V6 = Endpoint("fd00:42::42")
 ACKNOWLEDGED = Reply(200, {}, b"STATE_DETAIL=booted\n")
@@ -42,7 +46,7 @@ BUSY = Reply(429, {}, b"")
 BODY = b'{"hostname": "puffy", "state_detail": "booted"}'
 DOCUMENT = Reply(200, {}, BODY)
 PATCH, GET = "PATCH /state", "GET /conf?format=json"
-METADATA_FILES = ["write metadata.json", "write metadata.flat", "write metadata.env"]
+METADATA_FILES = ["write metadata.json", "write metadata.flat"]
 
 
 class FakeNetwork(Network):
@@ -91,10 +95,15 @@ class FakeService(Service):
         self.takes = 0.0
         self.endpoint = V4
         self.budgets: list[float] = []
-        self.answers: dict[str, list[Reply | ScwSignalError]] = {
+        self.attempts = 0
+        self.answers: dict[str, list[Reply | Exception]] = {
             PATCH: [ACKNOWLEDGED],
             GET: [DOCUMENT],
         }
+
+    def attempt(self, operation: Callable[[], T]) -> T:
+        self.attempts += 1
+        return operation()
 
     def exchange(self, request: Request, budget: float) -> tuple[Reply, Endpoint]:
         line = f"{request.method} {request.target}"
@@ -103,7 +112,7 @@ class FakeService(Service):
         self.clock.wait(self.takes)
         answers = self.answers[line]
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if isinstance(answer, ScwSignalError):
+        if isinstance(answer, Exception):
             raise answer
         return answer, self.endpoint
 
@@ -126,6 +135,29 @@ class FakeStore(Store):
             self.states.append(data)
 
 
+class FakeParent(Parent):
+    """Root, which does what it is asked for, or says why it cannot."""
+
+    def __init__(self, story: list[str]) -> None:
+        self.story = story
+        self.failure: ScwSignalError | None = None
+
+    def close(self) -> None:
+        self.story.append("close root")
+
+    def set_hostname(self, name: str) -> str:
+        return self._do(f"hostname {name}")
+
+    def run_user_data(self, instance: str, script: bytes) -> str:
+        return self._do(f"run {script!r} for {instance}")
+
+    def _do(self, what: str) -> str:
+        self.story.append(what)
+        if self.failure is not None:
+            raise self.failure
+        return "done"
+
+
 class Boot:
     """A boot with everything at its best, until a test says otherwise."""
 
@@ -138,6 +170,12 @@ class Boot:
         self.service = FakeService(self.story, self.clock)
         self.store: FakeStore | None = FakeStore(self.story)
         self.bounds: list[tuple[str, float]] = []
+        self.root = FakeParent(self.story)
+        self.preparation: Preparation | None = None
+
+    def prepare(self, *, hostname: bool = False, user_data: bool = False) -> None:
+        """Have something to be done before the signal."""
+        self.preparation = Preparation(self.root, self.service, hostname, user_data)
 
     def run(self, deadline: float = math.inf) -> Receipt:
         return agent.boot(self.parts(), "booted", deadline)
@@ -152,6 +190,7 @@ class Boot:
             log=Log(lambda _level, line: self.lines.append(line), verbose=False),
             patience=self._patience,
             narrow=lambda stage: self.story.append(f"narrow {stage}"),
+            preparation=self.preparation,
         )
 
     def _patience(self, stage: str, seconds: float) -> Patience:
@@ -161,7 +200,8 @@ class Boot:
             seconds,
             self.network.pause,
             lambda error, tries, _delay: self.lines.append(f"{stage} {tries}: {error}"),
-            insist=True,
+            insist=stage != "prepare",
+            unattended=True,
             chance=lambda: 0.5,
         )
 
@@ -229,15 +269,13 @@ def test_the_state_file_says_what_was_signalled_and_what_it_took(boot: Boot) -> 
     }
 
 
-def test_the_metadata_is_left_behind_in_its_three_forms(boot: Boot) -> None:
+def test_the_metadata_is_left_behind_in_its_two_forms(boot: Boot) -> None:
     boot.run()
     assert boot.files["metadata.json"] == BODY
     assert list(flat.load(boot.files["metadata.flat"].decode())) == [
         ("HOSTNAME", "puffy"), ("STATE_DETAIL", "booted"),
     ]  # fmt: skip
-    assert boot.files["metadata.env"] == (
-        b"SCW_HOSTNAME='puffy'\nSCW_STATE_DETAIL='booted'\n"
-    )
+    assert set(boot.files) == {"state", "metadata.json", "metadata.flat"}
 
 
 # The network and the resolver.
@@ -289,6 +327,10 @@ def test_a_resolver_that_never_answers_is_a_warning_and_the_signal_goes_out(
         Reply(403, {}, b"no"),
         Reply(301, {"Location": "http://elsewhere"}, b""),
         Reply(200, {}, b"STATE_DETAIL=stopping\n"),
+        Reply(200, {"Content-Type": "text/html"}, b"welcome"),
+        Reply(200, {}, b"\n<html>"),
+        ValueError("a mistake"),
+        RuntimeError("of a library"),
     ],
     ids=str,
 )
@@ -359,14 +401,12 @@ def test_a_signal_that_was_only_taken_is_confirmed_by_the_document(boot: Boot) -
     assert b"CONFIRMED=True\n" in only
 
 
-def test_a_document_that_comes_late_confirms_a_signal_that_was_only_taken(
-    boot: Boot,
-) -> None:
+def test_a_document_that_confirms_a_signal_later_is_believed(boot: Boot) -> None:
     boot.service.answers[PATCH] = [SILENT]
-    boot.service.answers[GET] = [Reply(503, {}, b""), DOCUMENT]
+    boot.service.answers[GET] = [Reply(200, {}, b"{}"), DOCUMENT]
     assert boot.run().confirmed
     assert boot.lines[-3:] == [
-        "signal: 'booted' taken by http://169.254.42.42 after 0.0 s, try 1",
+        f"signal: 'booted' sent, but unconfirmed, to {V4.url} after 0.0 s, try 1",
         "signal: confirmed, /conf says 'booted'",
         "metadata: stored after 0.0 s",
     ]
@@ -380,15 +420,15 @@ def test_a_document_that_comes_late_confirms_a_signal_that_was_only_taken(
 @pytest.mark.parametrize(
     ("state", "shown"),
     [
-        ('"booting kernel"', "'booting kernel'"),
+        ('""', "''"),
         ("null", "'None'"),
         ("7", "'7'"),
         ('["booted"]', "\"['booted']\""),
-        ('"\\u001b[31m"', "'\\\\x1b[31m'"),
-        (f'"{"x" * 300}"', f"'{'x' * 37}...'"),
+        ('["\\u001b[31m"]', "\"['\\\\x1b[31m']\""),
+        (f'["{"x" * 300}"]', f'"[\'{"x" * 35}..."'),
     ],
 )
-def test_a_document_that_says_otherwise_leaves_the_signal_unconfirmed(
+def test_a_document_without_a_usable_state_leaves_the_signal_unconfirmed(
     boot: Boot, state: str, shown: str
 ) -> None:
     boot.service.answers[PATCH] = [SILENT]
@@ -417,15 +457,31 @@ def test_a_signal_that_the_document_denies_is_sent_again(boot: Boot) -> None:
     assert "signal 1: /conf says 'booting kernel', not 'booted'" in boot.lines
 
 
-def test_a_signal_that_the_document_keeps_denying_counts_as_sent(boot: Boot) -> None:
+def test_a_signal_that_the_document_keeps_denying_for_two_minutes_counts_as_sent(
+    boot: Boot,
+) -> None:
+    boot.service.takes = 10.0
     boot.service.answers[PATCH] = [SILENT]
     boot.service.answers[GET] = [DENIAL]
-    assert boot.run() == Receipt("booted", confirmed=False, endpoint=V4, tries=4)
-    assert boot.lines[-3:] == [
-        "signal: 'booted' taken by http://169.254.42.42 after 0.9 s, try 4",
-        "signal: unconfirmed, /conf says 'booting kernel'",
-        "metadata: stored after 0.0 s",
-    ]
+    start = boot.clock.now
+    receipt = boot.run()
+    assert not receipt.confirmed
+    assert receipt.tries > 3
+    assert boot.clock.now - start > 120.0
+    assert "sent, but unconfirmed, to http://169.254.42.42" in boot.lines[-3]
+    assert boot.lines[-2] == "signal: unconfirmed, /conf says 'booting kernel'"
+
+
+@pytest.mark.parametrize(("each", "least"), [(0.0, 120.0), (300.0, 600.0)])
+def test_it_takes_three_denials_and_two_minutes(
+    boot: Boot, each: float, least: float
+) -> None:
+    boot.service.takes = each / 2  # of the signal, and of the document
+    boot.service.answers[PATCH] = [SILENT]
+    boot.service.answers[GET] = [DENIAL]
+    start = boot.clock.now
+    assert boot.run().tries >= 3
+    assert boot.clock.now - start >= least
 
 
 def test_a_denial_is_no_success_when_the_deadline_passes(boot: Boot) -> None:
@@ -438,18 +494,50 @@ def test_a_denial_is_no_success_when_the_deadline_passes(boot: Boot) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
+        pytest.param(UnreachableError("no route"), id="no connection"),
         pytest.param(Reply(503, {}, b""), id="not there"),
         pytest.param(Reply(403, {}, b""), id="refused"),
         pytest.param(Reply(200, {}, b"<html>"), id="a web page"),
+        pytest.param(Reply(200, {}, b"[]"), id="no document"),
+    ],
+)
+def test_a_signal_that_cannot_be_checked_is_sent_again(
+    boot: Boot, answer: Reply | ScwSignalError
+) -> None:
+    boot.service.answers[PATCH] = [SILENT]
+    boot.service.answers[GET] = [answer, answer, answer, answer, DOCUMENT]
+    assert boot.run() == Receipt("booted", confirmed=True, endpoint=V4, tries=5)
+    assert "signal 1: the reply names no state, and /conf cannot be read: " in (
+        "\n".join(boot.lines)
+    )
+
+
+def test_what_the_document_asks_for_in_retry_after_is_obeyed(boot: Boot) -> None:
+    boot.service.answers[PATCH] = [SILENT]
+    boot.service.answers[GET] = [Reply(503, {"Retry-After": "20"}, b""), DOCUMENT]
+    start = boot.clock.now
+    assert boot.run().tries == 2
+    assert boot.clock.now - start >= 20.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
         pytest.param(Reply(200, {}, b"{}"), id="without a state"),
         pytest.param(Reply(200, {}, b'{"state_detail": null}'), id="with a null"),
     ],
 )
 def test_a_document_that_names_no_state_is_no_denial(boot: Boot, answer: Reply) -> None:
     boot.service.answers[PATCH] = [SILENT]
-    boot.service.answers[GET] = [answer, DOCUMENT]
-    boot.run()
+    boot.service.answers[GET] = [answer]
+    assert not boot.run().confirmed
     assert boot.story.count(PATCH) == 1
+
+
+def test_a_try_is_held_against_the_address_that_was_asked(boot: Boot) -> None:
+    boot.service.answers[PATCH] = [BUSY, SILENT]
+    boot.run()
+    assert boot.service.attempts == 3  # two of the signal, one of the metadata
 
 
 def test_what_was_confirmed_is_not_put_in_doubt_by_the_document(boot: Boot) -> None:
@@ -461,7 +549,6 @@ def test_what_was_confirmed_is_not_put_in_doubt_by_the_document(boot: Boot) -> N
 # The metadata.
 
 
-@pytest.mark.parametrize("acknowledgement", [ACKNOWLEDGED, SILENT])
 @pytest.mark.parametrize(
     "failure",
     [
@@ -473,16 +560,15 @@ def test_what_was_confirmed_is_not_put_in_doubt_by_the_document(boot: Boot) -> N
     ],
     ids=str,
 )
-def test_metadata_that_is_not_to_be_had_is_a_warning_after_a_minute(
-    boot: Boot, acknowledgement: Reply, failure: Reply | ScwSignalError
+def test_metadata_that_is_not_available_is_a_warning_after_a_minute(
+    boot: Boot, failure: Reply | ScwSignalError
 ) -> None:
     boot.service.takes = 0.01
-    boot.service.answers = {PATCH: [acknowledgement], GET: [failure]}
-    receipt = boot.run()
-    assert receipt.confirmed == (acknowledgement is ACKNOWLEDGED)
+    boot.service.answers[GET] = [failure]
+    assert boot.run().confirmed
     assert boot.bounds[1] == ("metadata", 60.0)
     assert boot.clock.now - 1000.0 < 60.0
-    assert boot.lines[-1].startswith("metadata: not to be had: ")
+    assert boot.lines[-1].startswith("metadata: not available: ")
     assert list(boot.files) == ["state"]
     assert boot.story[-2:] == ["close network", "narrow leave"]
 
@@ -500,9 +586,9 @@ def test_a_run_directory_that_is_full_is_a_warning_and_the_boot_goes_on(
     boot: Boot,
 ) -> None:
     assert boot.store is not None
-    boot.store.full_for = {"state", "metadata.json", "metadata.flat", "metadata.env"}
+    boot.store.full_for = {"state", "metadata.json", "metadata.flat"}
     assert boot.run().confirmed
-    warning = "can not write: /var/run/scw_signal: No space left on device"
+    warning = "cannot write: /var/run/scw_signal: No space left on device"
     assert boot.lines.count(warning) == 2  # of the state, and of the metadata
     assert not [line for line in boot.lines if "stored" in line]
 
@@ -511,9 +597,9 @@ def test_when_one_file_can_not_be_written_nobody_claims_that_all_are_stored(
     boot: Boot,
 ) -> None:
     assert boot.store is not None
-    boot.store.full_for = {"metadata.env"}
+    boot.store.full_for = {"metadata.flat"}
     boot.run()
-    assert boot.lines[-1].startswith("can not write: ")
+    assert boot.lines[-1].startswith("cannot write: ")
     assert "state" in boot.files
 
 
@@ -532,6 +618,177 @@ def test_without_a_run_directory_a_signal_is_still_confirmed(boot: Boot) -> None
     assert boot.run().confirmed
 
 
+# Whatever is wrong with a stage, the signal goes out.
+
+
+def test_an_error_in_the_network_stage_is_told_and_the_signal_goes_out(
+    boot: Boot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_report: object) -> Endpoint:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(boot.network, "await_route", fail)
+    assert boot.run().confirmed
+    assert boot.lines[0].startswith("network: internal error")
+    assert "OSError" in boot.lines[0]
+
+
+def test_an_error_in_the_dns_stage_is_told_and_the_signal_goes_out(
+    boot: Boot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_self: object) -> bool:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(FakeResolver, "__call__", fail)
+    assert boot.run().confirmed
+    assert any("dns: " in line and "RuntimeError" in line for line in boot.lines)
+
+
+def test_an_error_in_a_try_is_named_with_its_type(boot: Boot) -> None:
+    boot.service.answers[PATCH] = [LookupError("in a library"), ACKNOWLEDGED]
+    boot.run()
+    assert "signal 1: internal error, please report it: LookupError: in a library" in (
+        boot.lines
+    )
+
+
+def test_an_error_in_the_preparation_is_a_failed_try(boot: Boot) -> None:
+    boot.prepare(hostname=True)
+    boot.service.answers[GET] = [ValueError("a mistake"), DOCUMENT]
+    assert boot.run().confirmed
+    assert "hostname puffy" in boot.story
+
+
+# What comes before the signal.
+
+SCRIPT = b"#!/bin/sh\n"
+USER_DATA_LIST = "GET /user_data?format=json"
+USER_DATA = "GET /user_data/cloud-init"
+WITH_ID = Reply(200, {}, b'{"hostname": "puffy", "id": "a-1"}')
+
+
+@pytest.fixture
+def prepared(boot: Boot) -> Boot:
+    """Return a boot that sets the host name and runs a script."""
+    boot.prepare(hostname=True, user_data=True)
+    boot.service.answers[GET] = [WITH_ID]
+    boot.service.answers[USER_DATA_LIST] = [
+        Reply(200, {}, b'{"user_data": ["cloud-init"]}')
+    ]
+    boot.service.answers[USER_DATA] = [Reply(200, {}, SCRIPT)]
+    return boot
+
+
+def test_the_server_is_prepared_before_the_signal(prepared: Boot) -> None:
+    prepared.run()
+    assert prepared.story[:11] == [
+        "route", "dns", GET, *METADATA_FILES, "hostname puffy", USER_DATA_LIST,
+        USER_DATA, f"run {SCRIPT!r} for a-1", "close root", "narrow signal",
+    ]  # fmt: skip
+
+
+def test_the_metadata_is_in_the_run_directory_before_the_script_runs(
+    prepared: Boot,
+) -> None:
+    prepared.run()
+    script = prepared.story.index(f"run {SCRIPT!r} for a-1")
+    assert all(prepared.story.index(write) < script for write in METADATA_FILES)
+
+
+@pytest.mark.parametrize(
+    "away",
+    [Reply(503, {}, b""), Reply(403, {}, b""), UnreachableError("no route")],
+    ids=str,
+)
+def test_what_the_service_kept_from_being_done_is_done_after_the_signal(
+    prepared: Boot, away: Reply | ScwSignalError
+) -> None:
+    returned = prepared.service.answers.pop(GET)
+
+    def exchange(request: Request, budget: float) -> tuple[Reply, Endpoint]:
+        signalled = PATCH in prepared.story
+        prepared.service.answers[GET] = returned if signalled else [away]
+        prepared.clock.wait(0.01)
+        return FakeService.exchange(prepared.service, request, budget)
+
+    prepared.service.exchange = exchange  # type: ignore[method-assign]
+    assert prepared.run().confirmed
+    signalled = prepared.story.index(PATCH)
+    assert signalled < prepared.story.index("hostname puffy")
+    assert signalled < prepared.story.index(f"run {SCRIPT!r} for a-1")
+    assert prepared.bounds[0] == ("prepare", 30.0)
+    assert "prepare: hostname and user-data comes after the signal" in prepared.lines
+    assert "narrow signal" not in prepared.story  # root's sockets are still to come
+    assert prepared.story.index("close root") < prepared.story.index("narrow leave")
+
+
+def test_user_data_that_could_not_be_read_is_run_after_the_signal(
+    prepared: Boot,
+) -> None:
+    refusal = Reply(403, {}, b"")
+    listed = prepared.service.answers[USER_DATA_LIST][0]
+    prepared.service.answers[USER_DATA_LIST] = [refusal, listed]
+    prepared.run()
+    assert prepared.story.count("hostname puffy") == 1
+    assert prepared.story.index(PATCH) < prepared.story.index(f"run {SCRIPT!r} for a-1")
+
+
+def test_what_cannot_be_done_in_this_boot_is_an_error_in_the_log(
+    prepared: Boot,
+) -> None:
+    prepared.service.takes = 0.01
+    prepared.service.answers[USER_DATA_LIST] = [Reply(503, {}, b"")]
+    assert prepared.run().confirmed
+    assert "prepare: gave up; not done in this boot: user-data" in prepared.lines
+    assert prepared.story[-1] in {"close network", "narrow leave", *METADATA_FILES}
+
+
+def test_a_duty_that_root_cannot_do_is_a_warning_and_not_tried_again(
+    prepared: Boot,
+) -> None:
+    prepared.root.failure = DutyError("hostname(1) failed")
+    assert prepared.run().confirmed
+    assert "hostname: hostname(1) failed" in prepared.lines
+    assert prepared.story.count("hostname puffy") == 1
+
+
+@pytest.mark.parametrize("value", ["null", "7", "[]", '""', "{}"])
+def test_a_host_name_that_is_no_string_changes_nothing_and_is_said(
+    prepared: Boot, value: str
+) -> None:
+    body = f'{{"hostname": {value}, "id": "a-1"}}'.encode()
+    prepared.service.answers[GET] = [Reply(200, {}, body)]
+    prepared.run()
+    assert not [step for step in prepared.story if step.startswith("hostname")]
+    told = "hostname: the metadata has no usable hostname; nothing is changed"
+    assert told in prepared.lines
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"id": null}', b'{"id": 7}'])
+def test_without_an_id_no_script_is_run_and_that_is_said(
+    prepared: Boot, body: bytes
+) -> None:
+    prepared.service.answers[GET] = [Reply(200, {}, body)]
+    prepared.run()
+    assert not [step for step in prepared.story if step.startswith("run")]
+    told = "user-data: the metadata has no usable id; nothing is changed"
+    assert told in prepared.lines
+
+
+def test_user_data_that_is_no_script_is_a_warning(prepared: Boot) -> None:
+    prepared.service.answers[USER_DATA] = [Reply(200, {}, b"#cloud-config\n")]
+    prepared.run()
+    assert not [step for step in prepared.story if step.startswith("run")]
+    (told,) = [line for line in prepared.lines if line.startswith("user-data")]
+    assert "cloud-config" in told
+
+
+def test_without_user_data_there_is_none_to_run(prepared: Boot) -> None:
+    prepared.service.answers[USER_DATA_LIST] = [Reply(200, {}, b'{"user_data": []}')]
+    prepared.run()
+    assert "user-data: there is none" in prepared.lines
+
+
 # Patience.
 
 
@@ -548,6 +805,7 @@ def patience(
     *,
     seconds: float = math.inf,
     insist: bool = False,
+    unattended: bool = False,
     once: bool = False,
 ) -> Patience:
     told = told or Told([], [])
@@ -562,6 +820,7 @@ def patience(
         pause,
         lambda *report: told.reports.append(report),
         insist=insist,
+        unattended=unattended,
         once=once,
         chance=lambda: 0.5,
     )
@@ -637,6 +896,27 @@ def test_what_is_no_failed_try_passes_through(
             patience(clock, insist=True).run(in_turn(outcomes))
 
 
+@pytest.mark.parametrize("insist", [False, True])
+def test_with_nobody_there_an_error_that_is_none_of_ours_is_a_failed_try(
+    clock: FakeClock, *, insist: bool
+) -> None:
+    told = Told([], [])
+    started = patience(clock, told, insist=insist, unattended=True)
+    outcomes: list[str | BaseException]
+    outcomes = [ValueError("a mistake"), MemoryError(), "done"]
+    assert started.run(in_turn(outcomes)) == ("done", 3)
+    assert [str(error) for error, _, _ in told.reports] == [
+        "internal error, please report it: ValueError: a mistake",
+        "internal error, please report it: MemoryError: ",
+    ]
+
+
+def test_with_nobody_there_a_stop_still_passes_through(clock: FakeClock) -> None:
+    for outcomes in ([Stopped(15)], [UnreachableError("no"), Stopped(15)]):
+        with pytest.raises(Stopped):
+            patience(clock, insist=True, unattended=True).run(in_turn(outcomes))
+
+
 def test_the_time_begins_when_the_patience_does(clock: FakeClock) -> None:
     started = patience(clock, seconds=10.0)
     assert started.remaining() == 10.0
@@ -703,6 +983,31 @@ def test_user_data_that_trying_again_would_not_bring_is_asked_for_once(
     with pytest.raises(error):
         agent.user_data(boot.service, patience(boot.clock), "GET", "role")
     assert boot.story == [READ]
+
+
+def test_404_while_setting_is_not_there_yet(boot: Boot) -> None:
+    line = "PATCH /user_data/role"
+    boot.service.answers[line] = [Reply(404, {}, b""), Reply(204, {}, b"")]
+    started = patience(boot.clock, seconds=10.0)
+    assert agent.user_data(boot.service, started, "PATCH", "role", b"db") == b""
+    assert boot.story == [line] * 2
+
+
+@pytest.mark.parametrize("lost", [BrokenOffError("lost"), BUSY], ids=str)
+def test_404_to_a_second_try_of_a_deletion_is_success(
+    boot: Boot, lost: Reply | ScwSignalError
+) -> None:
+    boot.service.answers["DELETE /user_data/role"] = [lost, Reply(404, {}, b"")]
+    started = patience(boot.clock, seconds=10.0)
+    assert agent.user_data(boot.service, started, "DELETE", "role") == b""
+
+
+def test_404_after_a_deletion_that_never_arrived_is_no_such_key(boot: Boot) -> None:
+    boot.service.answers["DELETE /user_data/role"] = [
+        UnreachableError("no route"), Reply(404, {}, b""),
+    ]  # fmt: skip
+    with pytest.raises(NoSuchKeyError):
+        agent.user_data(boot.service, patience(boot.clock), "DELETE", "role")
 
 
 def test_another_state_acknowledged_is_a_failed_try(boot: Boot) -> None:

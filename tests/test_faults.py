@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from scw_signal.wire import Endpoint, Reply, Request
 
-FILES = {"state", "metadata.json", "metadata.flat", "metadata.env"}
+FILES = {"state", "metadata.json", "metadata.flat"}
 DOCUMENT = {"hostname": "puffy", "state_detail": "booting kernel"}
 DATE_SECONDS = 9.0  # what the fault 429-date asks for here
 SILENCE = 0.1  # real seconds in which a service that hangs is given up here

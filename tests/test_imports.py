@@ -75,3 +75,17 @@ def test_the_agent_loads_no_ssl_and_no_asyncio(tmp_path: Path) -> None:
         )  # fmt: skip
     assert "tenacity" in modules
     assert not {"asyncio", "_ssl", "argparse"} & modules
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "import importlib.metadata; importlib.metadata.version('urllib3')",
+        "from importlib.metadata import PackageNotFoundError, version",
+        "import importlib.metadata as m; list(m.distributions())",
+        "import urllib3.http2 as h; getattr(h, 'version', len)('urllib3')",
+    ],
+)
+def test_importlib_metadata_is_whole_for_whoever_wants_it_later(use: str) -> None:
+    script = "from scw_signal.cli.lean import transport\n" + use
+    subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, check=True)

@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,6 +24,37 @@ if TYPE_CHECKING:
 SAMPLES = Path(__file__).parent / "samples"
 SK_ED25519 = "sk-ssh-ed25519@openssh.com"
 SK_ECDSA = "sk-ecdsa-sha2-nistp256@openssh.com"
+
+
+class Curve(NamedTuple):
+    """A curve y^2 = x^3 - 3x + b modulo p: FIPS 186-4, appendix D.1.2."""
+
+    p: int
+    b: int
+
+
+CURVES = {
+    "nistp256": Curve(
+        2**256 - 2**224 + 2**192 + 2**96 - 1,
+        0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B,
+    ),
+    "nistp384": Curve(
+        2**384 - 2**128 - 2**96 + 2**32 - 1,
+        int(
+            "B3312FA7E23EE7E4988E056BE3F82D19181D9C6EFE814112"
+            "0314088F5013875AC656398D8A2ED19D2A85C8EDD3EC2AEF",
+            16,
+        ),
+    ),
+    "nistp521": Curve(
+        2**521 - 1,
+        int(
+            "51953EB9618E1C9A1F929A21A0B68540EEA2DA725B99B315F3B8B489918EF109E1"
+            "56193951EC7E937B1652C0BD3BB1BF073573DF883D2C34F1EF451FD46B503F00",
+            16,
+        ),
+    ),
+}
 
 
 def string(data: bytes) -> bytes:
@@ -45,7 +76,7 @@ def point(name: str, x: int) -> bytes:
 
     That far from zero because OpenSSH suspects a coordinate that is small.
     """
-    p, b = keys._CURVES[name.encode()]
+    p, b = CURVES[name]
     size = (p.bit_length() + 7) // 8
     x += p // 3
     while True:
@@ -202,7 +233,6 @@ def test_white_space_around_a_line_is_cut_off(end: str) -> None:
         "@cert-authority",
         "ssh-ed25519",
         "ssh-ed25519,",
-        "\u00a0",
         "-",
     ],
 )
@@ -211,11 +241,40 @@ def test_nothing_stands_before_the_type(options: str) -> None:
     only_complaint({"tags": [f"AUTHORIZED_KEY={options} {ED25519}".replace(" ", "_")]})
 
 
-@pytest.mark.parametrize("break_", list("\n\r\t\v\f\0\x1b\x7f\x85\u2028\u2029\u202e"))
+@pytest.mark.parametrize("break_", ["\n", "\r", "\0"])
 @pytest.mark.parametrize("place", ["{0}{1}{0}", "{0} x{1}{0}", "ssh-ed25519{1}{2}"])
-def test_a_control_character_is_refused_wherever_it_is(break_: str, place: str) -> None:
+def test_a_line_break_or_nul_is_refused_wherever_it_is(break_: str, place: str) -> None:
     text = place.format(ED25519, break_, ED25519.split(" ")[1])
-    assert "printable" in only_complaint(account(text))
+    assert "not a single line" in only_complaint(account(text))
+
+
+@pytest.mark.parametrize(
+    ("comment", "cleaned"),
+    [
+        ("a\u00a0b", "a b"),
+        ("\U0001f469\u200d\U0001f4bb", "\U0001f469 \U0001f4bb"),
+        ("a\tb", "a b"),
+        ("a\u00adb", "a b"),
+        ("\u200fa", "a"),
+        ("\u202ea", "a"),
+        ("\x1b[31m", "[31m"),
+        ("\u2028", ""),
+        ("  a   b  ", "a b"),
+    ],
+    ids=ascii,
+)
+def test_what_cannot_be_shown_in_a_comment_costs_no_key(
+    comment: str, cleaned: str
+) -> None:
+    lines, complaints = keys.authorized_keys(account(f"{ED25519} {comment}"))
+    assert lines == [f"{ED25519} {cleaned}".strip()]
+    assert complaints == []
+
+
+@pytest.mark.parametrize("between", ["\t", "  ", " \t "])
+def test_tabs_and_spaces_may_stand_between_the_type_and_the_key(between: str) -> None:
+    text = ED25519.replace(" ", between) + between + "comment"
+    assert keys.authorized_keys(account(text))[0] == [f"{ED25519} comment"]
 
 
 def test_a_comment_may_be_in_any_script() -> None:
@@ -260,67 +319,23 @@ def test_every_type_that_openssh_takes_is_taken(key: str) -> None:
     assert fingerprints([key]) == [fingerprint(key)]
 
 
-PACKED_POINT = point("nistp256", X)
-OFF_CURVE = PACKED_POINT[:-1] + bytes([PACKED_POINT[-1] ^ 1])
-
-
 @pytest.mark.parametrize(
     "key",
     [
         pytest.param("ssh-ed25519", id="type-only"),
         pytest.param("ssh-ed25519 #", id="no-base64"),
         pytest.param(ED25519[:-1], id="cut"),
-        pytest.param(ED25519[:-4], id="cut-four"),
         pytest.param(RSA.rstrip("=") + "A", id="other-padding"),
         pytest.param(RSA + "=", id="more-padding"),
         pytest.param(ED25519.replace("AAAA", "AA-A", 1), id="base64url"),
         pytest.param(ED25519[:-1] + "é", id="not-ascii"),
-        pytest.param(ED25519 + "AAAA", id="longer"),
         pytest.param(RSA.replace("ssh-rsa", "ssh-ed25519"), id="another-type"),
         pytest.param(
             line("ssh-rsa", string(bytes(32))).replace("ssh-rsa", "ssh-ed25519"),
             id="another-type-inside",
         ),
-        pytest.param(line("ssh-ed25519"), id="no-field"),
-        pytest.param(line("ssh-ed25519", string(bytes(31))), id="short"),
-        pytest.param(line("ssh-ed25519", string(bytes(33))), id="long"),
-        pytest.param(line("ssh-ed25519", string(bytes(32)) * 2), id="two-fields"),
-        pytest.param(line("ssh-ed25519", string(bytes(32)), b"\0"), id="left-over"),
-        pytest.param(line("ssh-ed25519", b"\xff" * 4, bytes(32)), id="huge-length"),
-        pytest.param(line("ssh-rsa", mpint(65537)), id="no-modulus"),
-        pytest.param(line("ssh-rsa", mpint(65537), mpint(2**1022 + 1)), id="rsa-1023"),
-        pytest.param(line("ssh-rsa", mpint(3), mpint(2**16384 + 1)), id="rsa-16385"),
-        pytest.param(line("ssh-rsa", mpint(3), mpint(2**2047)), id="even"),
-        pytest.param(line("ssh-rsa", mpint(1), mpint(2**2047 + 1)), id="exponent-1"),
-        pytest.param(
-            line("ssh-rsa", mpint(3), string(b"\0\0\x80" + b"\1" * 255)), id="spelling"
-        ),
-        pytest.param(line("ssh-rsa", mpint(3), string(b"\x81" * 256)), id="negative"),
-        pytest.param(line("ssh-rsa", mpint(3), string(b"")), id="zero"),
-        pytest.param(
-            line("ecdsa-sha2-nistp256", string(b"nistp384"), point("nistp384", X)),
-            id="another-curve",
-        ),
-        pytest.param(
-            line("ecdsa-sha2-nistp256", string(b"nistp256"), OFF_CURVE), id="off-curve"
-        ),
-        pytest.param(
-            line(
-                "ecdsa-sha2-nistp256",
-                string(b"nistp256"),
-                string(b"\x02" + PACKED_POINT[5:37]),
-            ),
-            id="compressed",
-        ),
-        pytest.param(
-            line("ecdsa-sha2-nistp256", string(b"nistp256"), string(b"\0")),
-            id="infinity",
-        ),
-        pytest.param(line(SK_ED25519, string(bytes(32))), id="no-application"),
-        pytest.param(line(SK_ED25519, string(b"ssh:")), id="no-key"),
-        pytest.param(
-            line(SK_ED25519, string(bytes(32)), string(b"ssh:\n")), id="application"
-        ),
+        pytest.param("ssh-ed25519 AAA=", id="no-string"),
+        pytest.param("ssh-ed25519 /////3NzaC1lZDI1NTE5", id="huge-length"),
         pytest.param(
             line("ssh-dss", *[mpint(2**1023 + 1)] * 4),
             id="dss",
@@ -330,7 +345,7 @@ OFF_CURVE = PACKED_POINT[:-1] + bytes([PACKED_POINT[-1] ^ 1])
         ),
     ],
 )
-def test_what_is_not_wholly_a_key_is_refused(key: str) -> None:
+def test_what_is_no_key_of_its_type_is_refused(key: str) -> None:
     only_complaint(account(key))
 
 
@@ -394,14 +409,15 @@ def damaged(draw: st.DrawFn) -> str:
 
 @few
 @given(st.lists(damaged(), min_size=30, max_size=40))
-def test_whatever_is_printed_of_damaged_lines_is_a_key_and_nothing_before_it(
+def test_whatever_is_printed_of_damaged_lines_is_one_line_that_begins_with_a_type(
     texts: list[str],
 ) -> None:
     lines, complaints = keys.authorized_keys(account(*texts))
     assert len(lines) + len(complaints) <= len(texts)
-    assert all(line.split(" ")[0] in keys._CHECKS for line in lines)
+    assert all(line.split(" ")[0] in keys.KINDS for line in lines)
     assert all(text.isprintable() for text in (*lines, *complaints))
-    assert fingerprints(lines) == [fingerprint(line) for line in lines]
+    # What sshd takes of them are keys as they stand there.
+    assert set(fingerprints(lines)) <= {fingerprint(line) for line in lines}
 
 
 json_values: st.SearchStrategy[Any] = st.recursive(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
 ERRORS = {"errors"}
-PURE = {"backoff", "document", "flat", "keys", "render", "terminal", "wire"}
+PURE = {"backoff", "document", "flat", "keys", "render", "script", "terminal", "wire"}
 CLOCK = {"clock", "stop"}  # the seam that whatever waits is given
 EDGES = {"log", "network", "resolver", "retrying", "sandbox", "store", "transport"}
 ROOT = {"privileged"}  # what the agent can ask of root

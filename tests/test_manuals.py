@@ -246,7 +246,7 @@ def test_the_addresses_and_variables_are_told(page: str) -> None:
 
 
 def test_every_file_that_the_agent_leaves_is_told() -> None:
-    files = {store.STATE, store.METADATA_JSON, store.METADATA_FLAT, store.METADATA_ENV}
+    files = {store.STATE, store.METADATA_JSON, store.METADATA_FLAT}
     told = re.findall(rf"^Pa {store.RUN_DIRECTORY}/(.+)", "\n".join(
         items(section(AGENT, "FILES"))
     ), flags=re.MULTILINE)  # fmt: skip

@@ -102,8 +102,10 @@ def test_json_with_a_key_prints_that_part(service: Emulator) -> None:
     assert decoder.raw_decode(out[end:].lstrip()) == ("role=front", 12)
 
 
-def test_sh_prints_what_metadata_env_holds(service: Emulator, cache: Path) -> None:
-    assert metadata(service, "--sh").out == (cache / "metadata.env").read_text()
+def test_cached_or_not_sh_prints_the_same(service: Emulator, cache: Path) -> None:
+    asked = metadata(service, "--sh").out
+    assert "SCW_HOSTNAME='" in asked
+    assert run("scw-metadata", "--cached", "--run-dir", str(cache), "--sh").out == asked
 
 
 def test_prefix_changes_the_names(service: Emulator) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import socket
 import subprocess
 import threading
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,12 +22,15 @@ from scw_signal.cli import signald
 from scw_signal.clock import Clock
 from scw_signal.document import is_hostname
 from scw_signal.emulator import DOCUMENT, Emulator
-from scw_signal.errors import DutyError, NotRootError
-from scw_signal.privileged import Duties, Parent
+from scw_signal.errors import DutyError, NotRootError, Stopped
+from scw_signal.log import Log
+from scw_signal.privileged import Channel, Duties, Parent
+from scw_signal.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+
+    from fakes import FakeClock
 
 ID = str(DOCUMENT["id"])
 HERE = os.uname().nodename.partition(".")[0]
@@ -33,17 +39,21 @@ HERE = os.uname().nodename.partition(".")[0]
 class Half:
     """A parent that serves in a thread, and the agent's face of it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, *, hostname: bool = True, user_data: bool = True
+    ) -> None:
         self.log: list[str] = []
         self.directory = directory
         self.kept = directory / "myname"
-        agents, self._ours = socket.socketpair()
-        self.parent = Parent(agents)
-        self._agents = agents
+        agents, ours = socket.socketpair()
+        self.parent = Parent(Channel(agents, Clock()))
+        self._agents, self._ours = agents, Channel(ours, Clock())
         self.duties = Duties(
             Clock(),
-            self.log.append,
+            Log(lambda _, line: self.log.append(line), verbose=False),
             self._reserve,
+            hostname=hostname,
+            user_data=user_data,
             directory=str(directory / "db"),
             kept=str(self.kept),
         )
@@ -51,7 +61,7 @@ class Half:
         self._thread.start()
 
     def _serve(self) -> None:
-        with self._ours:
+        with contextlib.closing(self._ours), contextlib.suppress(ConnectionError):
             self.duties.serve(self._ours)
 
     def _reserve(self, family: int) -> socket.socket:
@@ -60,14 +70,25 @@ class Half:
         return bound
 
     def ask(self, frame: bytes) -> bytes:
+        self._agents.settimeout(PATIENCE)
         self._agents.sendall(frame)
         return self._agents.recv(1000)
 
-    def close(self) -> None:
-        """Leave, and wait until the parent has ended too."""
-        self._agents.close()
+    def leave(self) -> None:
+        """End the agent, and wait until the parent has ended too."""
+        with contextlib.suppress(OSError):
+            self._agents.shutdown(socket.SHUT_RDWR)
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
+
+    def close(self) -> None:
+        """Leave, and take away what is left of a script."""
+        self.leave()
+        self._agents.close()
+        for child in (self.duties._script, self.duties._logger):
+            if child is not None:
+                child.kill()
+                child.wait()
 
 
 @pytest.fixture
@@ -80,10 +101,50 @@ def half(tmp_path: Path) -> Iterator[Half]:
 # User data.
 
 
-def test_a_script_is_run_and_what_it_prints_is_logged(half: Half) -> None:
-    script = b"#!/bin/sh\necho one; echo two >&2; printf '\\033[31m'; pwd\n"
+@pytest.fixture
+def logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a logger(1) in place that writes a FIFO; return that."""
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    logger = tmp_path / "bin/logger"
+    logger.parent.mkdir()
+    logger.write_text(f'#!/bin/sh\n{{ echo "$@"; exec cat; }} >"{told}"\n')
+    logger.chmod(0o755)
+    monkeypatch.setattr(privileged, "PATH", f"{logger.parent}:/bin:/usr/bin")
+    return told
+
+
+def test_a_script_is_run_and_what_it_prints_goes_to_logger(
+    half: Half, logged: Path
+) -> None:
+    script = b"#!/bin/sh\necho one; echo two >&2; pwd; umask\n"
     assert half.parent.run_user_data(ID, script) == "ended with status 0"
-    assert half.log == ["user-data: one", "user-data: two", "user-data: \\x1b[31m/"]
+    assert logged.read_text().splitlines() == [
+        "-t scw-user-data -p daemon.info", "one", "two", "/", "0022",
+    ]  # fmt: skip
+
+
+def test_what_a_script_leaves_in_the_background_still_writes_when_all_have_left(
+    half: Half, logged: Path
+) -> None:
+    gate = half.directory / "gate"
+    os.mkfifo(gate)
+    script = f"#!/bin/sh\n{{ read line <{gate}; echo $line; }} &\n"
+    assert half.parent.run_user_data(ID, script.encode()) == "ended with status 0"
+    half.leave()
+    half.duties.stop()  # which is for a script that runs
+    gate.write_text("late\n")
+    assert logged.read_text().endswith("late\n")
+
+
+def test_without_logger_a_script_runs_and_that_is_said(
+    half: Half, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(privileged, "LOGGER", ("no-such-logger",))
+    ran = half.directory / "ran"
+    half.parent.run_user_data(ID, f"#!/bin/sh\necho x; echo >{ran}\n".encode())
+    assert ran.exists()
+    assert half.log == ["user-data: without logger(1) its output is lost"]
 
 
 def test_a_script_that_fails_is_an_error_that_says_how(half: Half) -> None:
@@ -96,31 +157,71 @@ def test_a_script_that_is_killed_is_an_error_that_says_by_what(half: Half) -> No
         half.parent.run_user_data(ID, b"#!/bin/sh\nkill -9 $$\n")
 
 
-def test_a_script_without_its_interpreter_is_an_error(half: Half) -> None:
-    with pytest.raises(DutyError, match="No such file"):
-        half.parent.run_user_data(ID, b"#!/nowhere/sh\n")
+def test_a_script_that_is_ended_by_any_number_is_an_error(half: Half) -> None:
+    with pytest.raises(DutyError, match=r"^ended with signal 40$"):
+        half.parent.run_user_data(ID, b"#!/bin/sh\nkill -40 $$\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (b"#!/nowhere/bash\n", "its interpreter /nowhere/bash does not exist"),
+        (b"#! /nowhere/bash -e\n", "its interpreter /nowhere/bash does not exist"),
+        (b"#!/usr/bin/env nosuch\n", "its interpreter nosuch is not in PATH"),
+        (b"#!/bin/sh\r\necho\r\n", "its lines end in CR LF"),
+        (b"#!\n", "its first line names no interpreter"),
+        (b"#!/etc\n", "Permission denied; is its interpreter a program"),
+        (b"#!/etc/passwd\n", "Permission denied; is its interpreter a program"),
+    ],
+)
+def test_a_script_that_cannot_be_started_says_why_and_may_be_corrected(
+    half: Half, tmp_path: Path, script: bytes, said: str
+) -> None:
+    with pytest.raises(DutyError, match=f"^not run: {re.escape(said)}"):
+        half.parent.run_user_data(ID, script)
+    next_boot = Half(tmp_path)
+    done = next_boot.parent.run_user_data(ID, b"#!/bin/sh\n")
+    next_boot.close()
+    assert done == "ended with status 0"
+
+
+def test_a_script_on_a_file_system_mounted_noexec_is_not_noted_as_run(
+    half: Half,
+) -> None:
+    place = half.directory / "db"
+    place.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", "noexec", "none", str(place))
+    if not rooted.run(mount):
+        pytest.skip("no file system can be mounted here")
+    try:
+        with pytest.raises(DutyError, match="noexec"):
+            half.parent.run_user_data(ID, b"#!/bin/sh\n")
+        assert not (place / "instance").exists()
+    finally:
+        rooted.run(("umount", str(place)))
 
 
 def test_a_script_has_nothing_of_the_agents_surroundings(
-    half: Half, monkeypatch: pytest.MonkeyPatch
+    half: Half, logged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", "x")
     half.parent.run_user_data(ID, b"#!/bin/sh\nunset PWD OLDPWD; env\n")
-    names = {line.partition("=")[0].removeprefix("user-data: ") for line in half.log}
+    names = {line.partition("=")[0] for line in logged.read_text().splitlines()[1:]}
     assert names == {"HOME", "LOGNAME", "PATH", "USER"}
 
 
 def test_a_script_is_run_once_for_an_instance(half: Half, tmp_path: Path) -> None:
-    script = b"#!/bin/sh\necho ran\n"
+    ran = tmp_path / "ran"
+    script = f"#!/bin/sh\necho x >>{ran}\n".encode()
     half.parent.run_user_data(ID, script)
     again = Half(tmp_path)
     assert again.parent.run_user_data(ID, script) == "was run for this instance before"
-    assert again.log == []
     again.close()
+    assert ran.read_text() == "x\n"
     other = Half(tmp_path)
     other.parent.run_user_data("another", script)
-    assert other.log == ["user-data: ran"]
     other.close()
+    assert ran.read_text() == "x\nx\n"
 
 
 def test_a_script_that_failed_is_not_run_again(half: Half, tmp_path: Path) -> None:
@@ -133,9 +234,9 @@ def test_a_script_that_failed_is_not_run_again(half: Half, tmp_path: Path) -> No
 
 
 def test_an_agent_gets_one_script_run_and_no_more(half: Half) -> None:
-    half.parent.run_user_data("a", b"#!/bin/true\n")
+    half.parent.run_user_data("a", b"#!/bin/sh\n")
     with pytest.raises(DutyError, match="already"):
-        half.parent.run_user_data("b", b"#!/bin/true\n")
+        half.parent.run_user_data("b", b"#!/bin/sh\n")
 
 
 @pytest.mark.parametrize(
@@ -167,41 +268,79 @@ def test_what_can_not_be_noted_is_not_run(half: Half) -> None:
 
 
 def test_the_script_is_for_its_owner_only(half: Half) -> None:
-    half.parent.run_user_data(ID, b"#!/bin/true\n")
+    half.parent.run_user_data(ID, b"#!/bin/sh\n")
     place = half.directory / "db"
     assert place.stat().st_mode & 0o777 == 0o700
     assert (place / "user-data").stat().st_mode & 0o777 == 0o700
 
 
-def test_what_a_script_leaves_in_the_background_holds_nothing_up(half: Half) -> None:
-    script = b"#!/bin/sh\nsleep 300 & echo $!\n"
+@pytest.mark.parametrize("job", ["sleep 300", "yes"])
+def test_what_a_script_leaves_in_the_background_holds_nothing_up(
+    half: Half, job: str
+) -> None:
+    number = half.directory / "number"
+    script = f"#!/bin/sh\n{job} & echo $! >{number}\n".encode()
     assert half.parent.run_user_data(ID, script) == "ended with status 0"
-    os.kill(int(half.log[0].rpartition(" ")[2]), 15)
+    half.duties.stop()
+    os.kill(int(number.read_text()), signal.SIGKILL)  # it lives on
+
+
+def test_the_signal_waits_for_a_long_script_only_so_long(
+    half: Half, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(privileged, "SCRIPT_SECONDS", 0.0)
+    gate, ran = half.directory / "gate", half.directory / "ran"
+    os.mkfifo(gate)
+    os.mkfifo(ran)
+    script = f"#!/bin/sh\nread line < {gate}; echo $line >{ran}\n".encode()
+    assert half.parent.run_user_data(ID, script) == "still runs after 0 s"
+    half.leave()
+    gate.write_text("late\n")
+    assert ran.read_text() == "late\n"
+
+
+def test_when_the_agent_leaves_its_script_is_not_waited_for(half: Half) -> None:
+    ready = half.directory / "ready"
+    os.mkfifo(ready)
+    script = f"#!/bin/sh\necho >{ready}; exec sleep 300\n".encode()
+    asking = threading.Thread(target=ask_in_vain, args=(half.parent, script))
+    asking.start()
+    ready.read_text()
+    half.leave()
+    asking.join(PATIENCE)
+    half.duties.stop()
+
+
+def ask_in_vain(parent: Parent, script: bytes) -> None:
+    with contextlib.suppress(DutyError):
+        parent.run_user_data(ID, script)
 
 
 @pytest.mark.parametrize(
-    ("begins", "logged"),
-    [("", ["user-data: late"]), ("exec >/dev/null 2>&1", [])],
-    ids=["talks", "closes its output"],
+    "trap", ["", "trap '' TERM\n"], ids=["a good one", "deaf to SIGTERM"]
 )
-def test_the_signal_waits_for_a_long_script_only_so_long(
-    half: Half, monkeypatch: pytest.MonkeyPatch, begins: str, logged: list[str]
+def test_a_stop_ends_a_script_and_what_it_started_within_a_second(
+    half: Half, trap: str
 ) -> None:
-    monkeypatch.setattr(privileged, "SCRIPT_SECONDS", 0.0)
-    gate = half.directory / "gate"
-    os.mkfifo(gate)
-    script = f"#!/bin/sh\n{begins}\nread line < {gate}; echo $line\n".encode()
-    assert half.parent.run_user_data(ID, script) == "still runs after 0 s"
-    gate.write_text("late\n")
-    half.close()
-    assert half.log == [*logged, "user-data: ended with status 0"]
-    half.close = lambda: None  # type: ignore[method-assign]
+    pids = half.directory / "pids"
+    os.mkfifo(pids)
+    script = f"#!/bin/sh\n{trap}sleep 300 & echo $$ $! >{pids}\nwait; wait; wait\n"
+    asking = threading.Thread(target=ask_in_vain, args=(half.parent, script.encode()))
+    asking.start()
+    numbers = [int(word) for word in pids.read_text().split()]
+    start = time.monotonic()
+    half.duties.stop()
+    asking.join(PATIENCE)
+    assert time.monotonic() - start < 1.0
+    assert not [number for number in numbers if alive(number)]
 
 
-def test_what_prints_for_ever_in_the_background_holds_nothing_up(half: Half) -> None:
-    # It dies of SIGPIPE, once nobody reads any more.
-    script = b"#!/bin/sh\nyes &\n"
-    assert half.parent.run_user_data(ID, script) == "ended with status 0"
+def alive(number: int) -> bool:
+    """Tell whether a process runs: one that nobody has waited for does not."""
+    try:
+        return " Z " not in Path(f"/proc/{number}/stat").read_text()
+    except FileNotFoundError:
+        return False
 
 
 # Host names.
@@ -243,7 +382,81 @@ def test_a_name_that_is_the_same_is_left_with_its_domain(
     assert half.kept.stat() == before
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"# the name\n{HERE}\n",
+        f"\n\n{HERE}.example.org # ours\n",
+        f"  {HERE}\nanother\n",
+    ],
+)
+def test_comments_and_blank_lines_are_no_names(half: Half, text: str) -> None:
+    half.kept.write_text(text)
+    assert half.parent.set_hostname(HERE) == f"{HERE!r} already"
+    assert half.kept.read_text() == text
+
+
 # The rules between the two.
+
+
+def test_what_the_command_line_did_not_ask_for_is_refused(tmp_path: Path) -> None:
+    half = Half(tmp_path, hostname=True, user_data=False)
+    with pytest.raises(DutyError, match="nobody asked for that"):
+        half.parent.run_user_data(ID, b"#!/bin/sh\n")
+    with pytest.raises(DutyError, match="nobody asked for that"):
+        half.parent.reserved_socket(socket.AF_INET)
+    half.close()
+    half = Half(tmp_path, hostname=False, user_data=True)
+    with pytest.raises(DutyError, match="nobody asked for that"):
+        half.parent.set_hostname(HERE)
+    half.close()
+    assert not (tmp_path / "db").exists()
+
+
+def test_what_is_refused_is_not_even_looked_at(tmp_path: Path) -> None:
+    half = Half(tmp_path, hostname=False, user_data=False)
+    for frame in (b"h\0\0\0\1\xff", b"r\0\0\0\1\xff"):
+        assert b"nobody asked" in half.ask(frame)
+    half.close()
+
+
+def test_a_parent_that_does_not_answer_is_not_waited_for_forever(
+    clock: FakeClock,
+) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        parent = Parent(Channel(ours, clock))
+        with pytest.raises(DutyError, match="no answer"):
+            parent.set_hostname("puffy")
+        assert clock.now - 1000.0 == privileged.ANSWER_SECONDS
+
+
+@pytest.mark.parametrize("frame", [b"", b"h\0", b"h\0\0\0\5pu"])
+def test_a_stop_ends_the_wait_for_an_agent_that_stalls_in_a_frame(
+    frame: bytes,
+) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, Stop() as stop:
+        theirs.send(frame)
+        channel = Channel(ours, Clock(stop))
+        timer = threading.Timer(
+            0.05, signal.pthread_kill, (threading.get_ident(), signal.SIGTERM)
+        )
+        timer.start()
+        with pytest.raises(Stopped):
+            channel.receive()
+
+
+def test_a_stop_ends_the_wait_for_an_agent_that_does_not_read() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, Stop() as stop:
+        channel = Channel(ours, Clock(stop))
+        timer = threading.Timer(
+            0.05, signal.pthread_kill, (threading.get_ident(), signal.SIGTERM)
+        )
+        timer.start()
+        with pytest.raises(Stopped):
+            channel.send(b"+", bytes(10_000_000))
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
@@ -282,7 +495,8 @@ def test_without_root_the_agent_goes_on_without_it(
     said: list[str] = []
     setup = signald._Setup(signald.COMMAND.parse(["--run-user-data"]))
     journal = log.Log(lambda _, text: said.append(text), verbose=False)
-    assert signald._split(setup, journal) is None
+    with Stop() as stop:
+        assert signald._split(setup, journal, stop) is None
     assert said == ["--set-hostname and --run-user-data take root: left out"]
 
 
@@ -331,7 +545,7 @@ def test_a_server_is_prepared_by_root_and_signals_without_it(
     script = SCRIPT % bytes(tmp_path / "ran")
     with Emulator(user_data={"cloud-init": script}) as service:
         text = boot(service)
-        assert "user-data: I am 0 on openbsd" in text
+        assert "\nI am 0 on openbsd\n" in text
         assert "user-data: ended with status 3" in text
         assert "going on as _scwsignal" in text
         assert (tmp_path / "etc/hostname").read_text() == "openbsd\n"
@@ -355,7 +569,7 @@ def test_a_server_is_prepared_by_root_and_signals_without_it(
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"#cloud-config\n", "not a script"),
+        (b"#cloud-config\n", "it is a cloud-config"),
         (b"#!/bin/sh\n" + b"#" * 2_000_000, "larger than 1048576 bytes"),
         (None, "there is none"),
     ],
@@ -388,7 +602,7 @@ def test_a_stop_is_passed_on_to_a_script_and_is_not_held_up_by_it(
         ) as agent,
     ):
         assert agent.stderr is not None
-        assert any("user-data: begun" in line for line in agent.stderr)
+        assert any("begun" in line for line in agent.stderr)
         agent.terminate()
         assert told.read_text() == "SIGTERM\n"
         assert any("stopped by SIGTERM" in line for line in agent.stderr)

@@ -107,7 +107,7 @@ def test_success(live: Callable[..., Life], tmp_path: Path) -> None:
         )
     assert (life.status, life.violations) == (0, [])
     assert life.marks == stages(run_dir)
-    assert (run_dir / "metadata.env").exists()
+    assert (run_dir / "metadata.flat").exists()
 
 
 @pytest.mark.parametrize(

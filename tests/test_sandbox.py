@@ -68,7 +68,8 @@ def box(told: Told, libc: object) -> Sandbox:
 def test_a_life_unveils_the_directory_and_then_only_gives_up(told: Told) -> None:
     libc = Library(unveil=0, pledge=0)
     confined = box(told, libc)
-    confined.enter("/var/run/scw_signal")
+    confined.hide_files("/var/run/scw_signal")
+    confined.pledge()
     confined.narrow("signal")
     confined.narrow("leave")
     assert libc.called == [
@@ -83,7 +84,8 @@ def test_a_life_unveils_the_directory_and_then_only_gives_up(told: Told) -> None
 def test_without_a_directory_no_file_is_left_to_see_or_promised(told: Told) -> None:
     libc = Library(unveil=0, pledge=0)
     confined = box(told, libc)
-    confined.enter(None)
+    confined.hide_files(None)
+    confined.pledge()
     confined.narrow("leave")
     assert libc.called == [
         ("unveil", b"/", b""),
@@ -108,7 +110,8 @@ def test_a_command_by_hand_pledges_and_hides_nothing(told: Told) -> None:
 def test_an_error_is_a_warning_and_the_work_goes_on(told: Told, fails: str) -> None:
     libc = Library(**{"unveil": 0, "pledge": 0, fails: errno.EINVAL})
     confined = box(told, libc)
-    confined.enter("/run")
+    confined.hide_files("/run")
+    confined.pledge()
     confined.narrow("leave")
     assert [name for name, *_ in libc.called] == ["unveil", "pledge", "pledge"]
     assert told.warn
@@ -122,7 +125,9 @@ def test_a_library_that_lacks_one_has_the_other_called(
     told: Told, missing: str
 ) -> None:
     libc = Library(**{name: 0 for name in ("unveil", "pledge") if name != missing})
-    box(told, libc).enter("/run")
+    confined = box(told, libc)
+    confined.hide_files("/run")
+    confined.pledge()
     assert {name for name, *_ in libc.called} == {"unveil", "pledge"} - {missing}
     assert told.debug == [f"sandbox: this C library has no {missing}"]
 
@@ -130,7 +135,8 @@ def test_a_library_that_lacks_one_has_the_other_called(
 @pytest.mark.skipif(sandbox.available(), reason="this system has pledge")
 def test_elsewhere_nothing_is_done_and_debug_says_so(told: Told) -> None:
     confined = box(told, None)
-    confined.enter("/run")
+    confined.hide_files("/run")
+    confined.pledge()
     confined.narrow("leave")
     assert told.debug == ["sandbox: this system has no pledge and unveil"]
     assert told.warn == []

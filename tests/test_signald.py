@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("commands")
 
-FILES = {"state", "metadata.json", "metadata.flat", "metadata.env"}
+FILES = {"state", "metadata.json", "metadata.flat"}
 
 
 @pytest.fixture
@@ -82,10 +82,14 @@ def test_it_leaves_the_metadata_behind_for_every_user(
     assert run("scw-metadata", *words, "hostname").out.strip() == served["hostname"]
 
 
-def test_metadata_env_can_be_sourced(service: Emulator, tmp_path: Path) -> None:
+def test_what_it_leaves_behind_is_assignments_for_a_shell(
+    service: Emulator, tmp_path: Path
+) -> None:
     agent(service, tmp_path)
+    script = 'metadata=$("$0" --cached --run-dir "$1" --sh) || exit; eval "$metadata"'
     printed = subprocess.run(
-        ["sh", "-c", '. "$0/metadata.env"; echo "$SCW_STATE_DETAIL"', tmp_path],
+        ["sh", "-c", f'{script}; echo "$SCW_STATE_DETAIL"']
+        + [str(BIN / "scw-metadata"), str(tmp_path)],
         capture_output=True,
         text=True,
         check=True,
@@ -243,7 +247,7 @@ def test_neither_an_empty_environment_nor_a_c_locale_hurts(tmp_path: Path) -> No
                 check=False,
             )
         assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
-        assert "SCW_NAME='café 🐡'\n" in (tmp_path / "metadata.env").read_text("utf-8")
+        assert "\nNAME=café 🐡\n" in (tmp_path / "metadata.flat").read_text("utf-8")
 
 
 def test_an_unknown_flag_is_one_line_and_status_2() -> None:

@@ -110,9 +110,9 @@ def test_a_system_that_writes_a_byte_at_a_time_gets_it_all(
 
 def test_files_do_not_disturb_each_other(opened: Store, directory: Path) -> None:
     opened.write(store.METADATA_JSON, b"{}")
-    opened.write(store.METADATA_ENV, b"SCW_NAME='x'\n")
+    opened.write(store.METADATA_FLAT, b"NAME=x\n")
     assert contents(directory) == {
-        "state": OLD, "metadata.json": b"{}", "metadata.env": b"SCW_NAME='x'\n",
+        "state": OLD, "metadata.json": b"{}", "metadata.flat": b"NAME=x\n",
     }  # fmt: skip
 
 
@@ -467,7 +467,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 def test_a_directory_that_was_made_here_can_be_given_away(
     opened: Store, given: list[tuple[int, ...]]
 ) -> None:
-    opened.give(123, 456)
+    opened.chown(123, 456)
     assert given == [(opened._descriptor, 123, 456)]
 
 
@@ -476,7 +476,7 @@ def test_a_directory_of_somebody_else_is_not_given_away(
 ) -> None:
     directory.mkdir()
     found = Store(str(directory))
-    found.give(123, 456)
+    found.chown(123, 456)
     found.close()
     assert given == []
 
@@ -487,7 +487,7 @@ def test_the_usual_directory_is_given_away_though_it_was_there(
     monkeypatch.setattr(store, "RUN_DIRECTORY", str(directory))
     directory.mkdir()
     found = Store(str(directory))
-    found.give(123, 456)
+    found.chown(123, 456)
     found.close()
     assert [ids for _, *ids in given] == [[123, 456]]
 

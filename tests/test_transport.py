@@ -18,6 +18,7 @@ import math
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -31,11 +32,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scw_signal
-from fakes import FakeClock
+from fakes import FakeClock, SocketClock
 from scw_signal import transport, wire
 from scw_signal.clock import Clock
-from scw_signal.errors import BrokenOffError, NotRootError, UnreachableError
-from scw_signal.transport import Service
+from scw_signal.errors import (
+    BrokenOffError,
+    NonsenseError,
+    NotRootError,
+    OtherStateError,
+    RefusedError,
+    Stopped,
+    UnavailableError,
+    UnreachableError,
+)
+from scw_signal.stop import Stop
+from scw_signal.transport import Service, _TimedSocket
 from scw_signal.wire import Endpoint, Reply, Request
 
 if TYPE_CHECKING:
@@ -47,6 +58,7 @@ if TYPE_CHECKING:
 BOUND = 10.0  # seconds after which something that should have come counts as lost
 ENDLESS = 64 * 1024 * 1024  # bytes that nobody should read to their end
 V4, V6 = "127.0.0.1", "::1"
+CONNECT = _TimedSocket.connect
 SIGNAL = wire.state_request("booted")
 DOCUMENT = wire.document_request()
 ACKNOWLEDGED = (
@@ -90,7 +102,7 @@ class Peer:
         self._listener.close()
 
 
-class TickingClock(FakeClock):
+class TickingClock(SocketClock):
     """A clock that ticks a second with every look, for others to hear."""
 
     def __init__(self) -> None:
@@ -212,10 +224,10 @@ def ask(
     peer: Peer,
     request: Request = SIGNAL,
     budget: float = float("inf"),
-    clock: FakeClock | None = None,
+    clock: SocketClock | None = None,
 ) -> Reply:
     """Make one exchange with a peer; time stands still unless a clock is given."""
-    reply, found = Service([peer.endpoint], clock or FakeClock()).exchange(
+    reply, found = Service([peer.endpoint], clock or SocketClock()).exchange(
         request, budget
     )
     assert found == peer.endpoint
@@ -298,7 +310,7 @@ def test_a_name_works_where_a_person_gives_one(serve: Serve) -> None:
         asked.append(question)
         return [(socket.AF_INET, peer.endpoint)]
 
-    reply, _ = Service([named], FakeClock(), resolve=resolve).exchange(SIGNAL, 10)
+    reply, _ = Service([named], SocketClock(), resolve=resolve).exchange(SIGNAL, 10)
     assert (reply.status, asked) == (200, [(*named, 10)])
     assert b"\r\nHost: host:" in peer.request
 
@@ -316,18 +328,18 @@ def test_a_name_that_is_not_resolved_is_unreachable(
     def resolve(*_: object) -> list[Any]:
         raise failure
 
-    service = Service([Endpoint("nobody")], FakeClock(), resolve=resolve)
+    service = Service([Endpoint("nobody")], SocketClock(), resolve=resolve)
     with pytest.raises(UnreachableError, match=rf"^nobody: {said}$"):
         service.exchange(SIGNAL, 10)
 
 
 def test_without_a_resolver_a_name_is_unreachable() -> None:
     with pytest.raises(UnreachableError, match=r"^localhost: not an address$"):
-        Service([Endpoint("localhost")], FakeClock()).exchange(SIGNAL, 10)
+        Service([Endpoint("localhost")], SocketClock()).exchange(SIGNAL, 10)
 
 
 def test_a_name_has_half_a_minute_and_what_that_takes_is_taken_from_the_budget(
-    clock: FakeClock,
+    clock: SocketClock,
 ) -> None:
     seconds: list[float] = []
 
@@ -344,8 +356,10 @@ def test_a_name_has_half_a_minute_and_what_that_takes_is_taken_from_the_budget(
 
 
 def test_a_name_that_is_not_answered_for_leaves_the_next_address_its_share(
-    serve: Serve, clock: FakeClock
+    serve: Serve,
 ) -> None:
+    clock = SocketClock()
+
     def resolve(_host: str, _port: int, most: float) -> list[Any]:
         clock.wait(most)
         raise TimeoutError
@@ -421,7 +435,7 @@ def test_one_exchange_is_one_request(
 def test_a_small_request_leaves_at_once(serve: Serve) -> None:
     peer = serve(b"")
     host, port = peer.endpoint
-    timer = transport._Timer(FakeClock(), BOUND)
+    timer = transport._Timer(SocketClock(), BOUND)
     there = [(socket.AF_INET, (host, port))]
     with transport._connect(there, timer, transport.stream_socket) as socket_:
         assert socket_.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -433,7 +447,7 @@ def test_a_small_request_leaves_at_once(serve: Serve) -> None:
 def test_the_first_address_that_answers_is_the_only_one_asked(serve: Serve) -> None:
     with listen() as second:
         first = serve(ACKNOWLEDGED)
-        service = Service([first.endpoint, endpoint(second)], FakeClock())
+        service = Service([first.endpoint, endpoint(second)], SocketClock())
         _, found = service.exchange(SIGNAL, 10)
         assert found == first.endpoint
         assert not was_called(second)
@@ -441,7 +455,7 @@ def test_the_first_address_that_answers_is_the_only_one_asked(serve: Serve) -> N
 
 def test_a_refused_connection_leads_to_the_next_address(serve: Serve) -> None:
     peer = serve(ACKNOWLEDGED, V6)
-    service = Service([refusing(V4), peer.endpoint], FakeClock())
+    service = Service([refusing(V4), peer.endpoint], SocketClock())
     reply, found = service.exchange(SIGNAL, 10)
     assert (reply.status, found) == (200, peer.endpoint)
 
@@ -463,14 +477,14 @@ def test_an_address_that_can_not_be_reached_leads_to_the_next(
     peer, lost = serve(ACKNOWLEDGED), refusing()
     asked = []
 
-    def connect(self: socket.socket, address: tuple[str, int]) -> None:
+    def connect(self: _TimedSocket, address: tuple[str, int]) -> None:
         asked.append(Endpoint(*address))
         if asked[-1] == lost:
             raise error
-        socket.socket.connect(self, address)
+        CONNECT(self, address)
 
-    monkeypatch.setattr(transport._TimedSocket, "connect", connect)
-    service = Service([lost, peer.endpoint], FakeClock())
+    monkeypatch.setattr(_TimedSocket, "connect", connect)
+    service = Service([lost, peer.endpoint], SocketClock())
     assert service.exchange(SIGNAL, 10)[1] == peer.endpoint
     assert asked == [lost, peer.endpoint]
 
@@ -481,12 +495,12 @@ def test_after_an_answer_that_address_is_asked_first_and_then_the_others_in_orde
     peer, lost, also_lost = serve(ACKNOWLEDGED), refusing(V4), refusing(V6)
     asked = []
 
-    def connect(self: socket.socket, address: tuple[str, int]) -> None:
+    def connect(self: _TimedSocket, address: tuple[str, int]) -> None:
         asked.append(Endpoint(*address))
-        socket.socket.connect(self, address)
+        CONNECT(self, address)
 
-    monkeypatch.setattr(transport._TimedSocket, "connect", connect)
-    service = Service([lost, peer.endpoint, also_lost], FakeClock())
+    monkeypatch.setattr(_TimedSocket, "connect", connect)
+    service = Service([lost, peer.endpoint, also_lost], SocketClock())
     service.exchange(SIGNAL, 10)
     peer.close()
     with pytest.raises(UnreachableError):
@@ -494,22 +508,28 @@ def test_after_an_answer_that_address_is_asked_first_and_then_the_others_in_orde
     assert asked == [lost, peer.endpoint, peer.endpoint, lost, also_lost]
 
 
+class BlackHole(FakeClock):
+    """A clock for a network that lets every connection wait in vain."""
+
+    def _ready(self, _descriptors: tuple[int, ...], _event: int) -> bool:
+        return False
+
+
+@pytest.fixture
+def black_hole(monkeypatch: pytest.MonkeyPatch) -> BlackHole:
+    monkeypatch.setattr(_TimedSocket, "connect_ex", lambda *_: errno.EINPROGRESS)
+    return BlackHole()
+
+
 @pytest.mark.parametrize(
     ("budget", "allowed"), [(float("inf"), 3.0), (10.0, 3.0), (2.0, 2.0)]
 )
 def test_a_connection_may_take_three_seconds_or_what_is_left(
-    monkeypatch: pytest.MonkeyPatch, budget: float, allowed: float
+    black_hole: BlackHole, budget: float, allowed: float
 ) -> None:
-    timeouts = []
-
-    def connect(self: socket.socket, _address: tuple[str, int]) -> None:
-        timeouts.append(self.gettimeout())
-        raise TimeoutError
-
-    monkeypatch.setattr(transport._TimedSocket, "connect", connect)
     with pytest.raises(UnreachableError, match="no answer in time"):
-        Service([refusing()], FakeClock()).exchange(SIGNAL, budget)
-    assert timeouts == [allowed]
+        Service([refusing()], black_hole).exchange(SIGNAL, budget)
+    assert black_hole.waits == [allowed]
 
 
 @pytest.mark.parametrize(
@@ -521,45 +541,31 @@ def test_a_connection_may_take_three_seconds_or_what_is_left(
     ],
 )
 def test_addresses_that_lead_nowhere_share_the_budget(
-    monkeypatch: pytest.MonkeyPatch,
-    clock: FakeClock,
-    budget: float,
-    allowed: list[float],
+    black_hole: BlackHole, budget: float, allowed: list[float]
 ) -> None:
-    timeouts = []
-
-    def connect(self: socket.socket, _address: tuple[str, int]) -> None:
-        timeouts.append(self.gettimeout() or 0.0)
-        clock.now += timeouts[-1]
-        raise TimeoutError
-
-    monkeypatch.setattr(transport._TimedSocket, "connect", connect)
-    service = Service([refusing(), refusing(), refusing()], clock)
+    service = Service([refusing(), refusing(), refusing()], black_hole)
     with pytest.raises(UnreachableError):
         service.exchange(SIGNAL, budget)
-    assert timeouts == pytest.approx(allowed)
+    assert black_hole.waits == pytest.approx(allowed)
 
 
 def test_what_the_first_address_took_is_not_left_for_the_second(
-    monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+    black_hole: BlackHole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    timeouts = []
+    def connect_ex(_self: socket.socket, _address: tuple[str, int]) -> int:
+        black_hole.now += 4 / 3  # as on a machine that is busy
+        return errno.EINPROGRESS
 
-    def connect(self: socket.socket, _address: tuple[str, int]) -> None:
-        timeouts.append(self.gettimeout())
-        clock.now += 3.0  # more than it was given, as on a machine that is busy
-        raise TimeoutError
-
-    monkeypatch.setattr(transport._TimedSocket, "connect", connect)
-    service = Service([refusing(), refusing(), refusing()], clock)
+    monkeypatch.setattr(_TimedSocket, "connect_ex", connect_ex)
+    service = Service([refusing(), refusing(), refusing()], black_hole)
     with pytest.raises(UnreachableError) as caught:
         service.exchange(SIGNAL, 5.0)
-    assert timeouts == pytest.approx([5 / 3, 1.0]), "the third has no time left"
+    assert black_hole.waits == pytest.approx([5 / 3, 2 / 3]), "the third has no time"
     assert str(caught.value).count("127.0.0.1") == 2
 
 
 def test_when_no_address_connects_the_error_names_each_and_its_reason() -> None:
-    service = Service([refusing(V4), refusing(V6)], FakeClock())
+    service = Service([refusing(V4), refusing(V6)], SocketClock())
     with pytest.raises(UnreachableError) as caught:
         service.exchange(SIGNAL, 10)
     assert str(caught.value) == (
@@ -582,7 +588,7 @@ def test_once_bytes_were_sent_no_other_address_gets_them(
 ) -> None:
     with listen() as second:
         first = serve(behaviour)
-        service = Service([first.endpoint, endpoint(second)], FakeClock())
+        service = Service([first.endpoint, endpoint(second)], SocketClock())
         with pytest.raises(BrokenOffError):
             service.exchange(SIGNAL, 0.05)
         first.join()
@@ -593,17 +599,110 @@ def test_once_bytes_were_sent_no_other_address_gets_them(
 def test_a_connection_that_breaks_before_the_request_is_broken_off(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def connect(self: socket.socket, address: tuple[str, int]) -> None:
-        socket.socket.connect(self, address)
+    def connect(self: _TimedSocket, address: tuple[str, int]) -> None:
+        CONNECT(self, address)
         self.shutdown(socket.SHUT_RDWR)
 
-    monkeypatch.setattr(transport._TimedSocket, "connect", connect)
+    monkeypatch.setattr(_TimedSocket, "connect", connect)
     with listen() as second:
         first = serve(ACKNOWLEDGED)
-        service = Service([first.endpoint, endpoint(second)], FakeClock())
+        service = Service([first.endpoint, endpoint(second)], SocketClock())
         with pytest.raises(BrokenOffError):
             service.exchange(SIGNAL, 10)
         assert not was_called(second)
+
+
+# One bad address does not hide the other.
+
+
+def tried(service: Service, outcome: Exception | None = None) -> Endpoint:
+    """Make one try, which ends as it is told; return the address that it asked."""
+    asked: list[Endpoint] = []
+
+    def operation() -> None:
+        asked.append(service.exchange(SIGNAL, 10)[1])
+        if outcome is not None:
+            raise outcome
+
+    with contextlib.nullcontext() if outcome is None else pytest.raises(type(outcome)):
+        service.attempt(operation)
+    return asked[0]
+
+
+@pytest.fixture
+def both() -> Iterator[tuple[Service, Endpoint, Endpoint]]:
+    """Yield a service at two addresses that answer any number of requests."""
+    servers = [http.server.ThreadingHTTPServer((V4, 0), _Platform) for _ in range(2)]
+    threads = [
+        threading.Thread(target=server.serve_forever, args=(0.01,))
+        for server in servers
+    ]
+    for thread in threads:
+        thread.start()
+    first, second = (Endpoint(V4, server.server_address[1]) for server in servers)
+    yield Service([first, second], SocketClock()), first, second
+    for server, thread in zip(servers, threads, strict=True):
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+UNUSABLE: list[Exception] = [
+    BrokenOffError("broke off"),
+    BrokenOffError("silent", overload=True),
+    NonsenseError("a web page"),
+    OtherStateError("stopping"),
+    RefusedError("403"),
+    UnavailableError("404"),
+]
+
+
+@pytest.mark.parametrize("failure", UNUSABLE, ids=str)
+def test_after_two_failures_of_an_address_in_a_row_the_next_try_begins_with_another(
+    both: tuple[Service, Endpoint, Endpoint], failure: Exception
+) -> None:
+    service, first, second = both
+    assert [tried(service, failure) for _ in range(6)] == [
+        first, first, second, second, first, first,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "between", [None, UnavailableError("429", overload=True)], ids=["success", "429"]
+)
+def test_an_address_that_works_in_between_stays_the_first(
+    both: tuple[Service, Endpoint, Endpoint], between: Exception | None
+) -> None:
+    service, first, _ = both
+    nonsense = NonsenseError("a web page")
+    asked = [tried(service, each) for each in (nonsense, None, nonsense, between)]
+    assert asked == [first] * 4
+
+
+def test_an_overload_is_held_against_no_address(
+    both: tuple[Service, Endpoint, Endpoint],
+) -> None:
+    service, first, _ = both
+    overload = UnavailableError("503", overload=True)
+    assert [tried(service, overload) for _ in range(5)] == [first] * 5
+
+
+def test_what_no_address_took_is_held_against_none(
+    both: tuple[Service, Endpoint, Endpoint],
+) -> None:
+    service, first, _ = both
+
+    def unreachable() -> None:
+        raise UnreachableError("no route")
+
+    for _ in range(3):
+        with pytest.raises(UnreachableError):
+            service.attempt(unreachable)
+    assert tried(service) == first
+
+
+def test_a_try_returns_what_its_operation_does() -> None:
+    assert Service([], SocketClock()).attempt(lambda: 7) == 7
 
 
 # From which port it comes.
@@ -625,7 +724,7 @@ def test_a_reserved_port_is_what_the_service_sees(serve: Serve, host: str) -> No
         connection.sendall(ACKNOWLEDGED)
 
     peer = serve(look, host)
-    service = Service([peer.endpoint], FakeClock(), transport.reserved_socket)
+    service = Service([peer.endpoint], SocketClock(), transport.reserved_socket)
     assert service.exchange(SIGNAL, 10)[0].status == 200
     assert 600 <= seen[0] < 1024
 
@@ -657,7 +756,7 @@ def test_who_may_not_have_a_reserved_port_is_told_and_nothing_is_sent(
     with listen() as first:
         monkeypatch.setattr("socket.socket.bind", refuse)
         where = [endpoint(first), endpoint(first)]
-        service = Service(where, FakeClock(), transport.reserved_socket)
+        service = Service(where, SocketClock(), transport.reserved_socket)
         with pytest.raises(NotRootError, match="only root may do this"):
             service.exchange(SIGNAL, 10)
         assert not was_called(first)
@@ -678,7 +777,7 @@ def test_somebody_else_may_open_the_sockets(serve: Serve) -> None:
     handed = socket.socket()
     handed.bind((V4, 0))
     stock: dict[int, socket.socket] = {socket.AF_INET: handed}
-    service = Service([peer.endpoint], FakeClock(), stock.__getitem__)
+    service = Service([peer.endpoint], SocketClock(), stock.__getitem__)
     assert service.exchange(SIGNAL, 10)[0].status == 200
     assert handed.fileno() == -1, "another socket was used"
 
@@ -691,14 +790,14 @@ def test_a_source_port_in_time_wait_is_followed_by_others_but_not_without_end(
     peer = serve(ACKNOWLEDGED)
     asked: list[int] = []
 
-    def connect(self: socket.socket, address: tuple[str, int]) -> None:
+    def connect(self: _TimedSocket, address: tuple[str, int]) -> None:
         asked.append(self.fileno())
         if len(asked) <= taken:
             raise OSError(number, "taken")
-        socket.socket.connect(self, address)
+        CONNECT(self, address)
 
-    monkeypatch.setattr(transport._TimedSocket, "connect", connect)
-    fresh = Service([peer.endpoint], FakeClock(), socket.socket)
+    monkeypatch.setattr(_TimedSocket, "connect", connect)
+    fresh = Service([peer.endpoint], SocketClock(), socket.socket)
     works = taken < tries
     with contextlib.nullcontext() if works else pytest.raises(UnreachableError):
         assert fresh.exchange(SIGNAL, 10)[0].status == 200
@@ -970,26 +1069,116 @@ def test_a_peer_that_stays_silent_is_left_when_the_time_has_passed(
 )
 def test_a_peer_may_be_silent_for_as_long_as_an_exchange_or_what_is_left(
     serve: Serve,
-    monkeypatch: pytest.MonkeyPatch,
     seconds: float,
     budget: float,
     allowed: float,
 ) -> None:
-    timeouts = []
-
-    def settimeout(self: socket.socket, seconds: float | None) -> None:
-        timeouts.append(seconds)
-        socket.socket.settimeout(self, seconds)
-
-    monkeypatch.setattr(transport._TimedSocket, "settimeout", settimeout)
-    service = Service([serve(ACKNOWLEDGED).endpoint], FakeClock(), seconds=seconds)
+    clock = SocketClock()
+    service = Service([serve(ACKNOWLEDGED).endpoint], clock, seconds=seconds)
     service.exchange(SIGNAL, budget)
-    assert timeouts[-1] == allowed
+    assert clock.waits[-1] == allowed
+
+
+@pytest.mark.parametrize("wait", ["to connect", "to send", "for the reply"])
+def test_a_stop_ends_each_wait(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, wait: str
+) -> None:
+    request, where = SIGNAL, serve(silent_until_left).endpoint
+    if wait == "to connect":
+        monkeypatch.setattr(_TimedSocket, "connect_ex", lambda *_: errno.EINPROGRESS)
+        monkeypatch.setattr(_TimedSocket, "fileno", lambda _: quiet.fileno())
+    elif wait == "to send":
+        request = SIGNAL._replace(body=bytes(64 * 1024 * 1024))
+    quiet, _other = socket.socketpair()
+    with quiet, _other, Stop() as stop:
+        quiet.settimeout(0)
+        if wait == "to connect":
+            fill(quiet)
+        timer = threading.Timer(
+            0.05, signal.pthread_kill, (threading.get_ident(), signal.SIGTERM)
+        )
+        timer.start()
+        with pytest.raises(Stopped):
+            Service([where], Clock(stop)).exchange(request, BOUND)
+        timer.join()
+
+
+def fill(end: socket.socket) -> None:
+    """Send into a socket until it takes no more."""
+    while Clock().wait_writable(0, end.fileno()):
+        end.send(b"x" * 65536)
+
+
+HEADS = [
+    pytest.param(b"Server : x\r\nContent-Length: 20\r\n", id="a space before a colon"),
+    pytest.param(b"no colon\r\nContent-Length: 20\r\n", id="no colon"),
+    pytest.param(b"Content-Length: 20\r\nno colon\r\n", id="no colon, late"),
+    pytest.param(b"Content-Length: 20\r\nContent-Length: 21\r\n", id="two lengths"),
+]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_broken_head_is_not_http_at_once(serve: Serve, head: bytes) -> None:
+    def behave(connection: socket.socket) -> None:
+        body = b"STATE_DETAIL=booted\n"
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n" + body)
+        silent_until_left(connection)
+
+    clock = SocketClock()
+    start = clock.now
+    with pytest.raises(BrokenOffError, match="not HTTP"):
+        ask(serve(behave), clock=clock)
+    assert clock.now == start, "it waited for more"
+
+
+def test_a_length_given_twice_alike_is_a_length(serve: Serve) -> None:
+    twice = ACKNOWLEDGED.replace(b"\r\n\r\n", b"\r\nContent-Length: 20\r\n\r\n")
+    assert ask(serve(twice)).body == b"STATE_DETAIL=booted\n"
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nLink: </>; rel=preload\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n",
+    ],
+)
+def test_interim_replies_are_skipped(serve: Serve, interim: bytes) -> None:
+    reply = ask(serve(interim + ACKNOWLEDGED))
+    assert (reply.status, reply.body) == (200, b"STATE_DETAIL=booted\n")
+    assert "Link" not in reply.headers
+
+
+def test_no_more_is_received_at_once_than_the_bound_whatever_the_buffer(
+    serve: Serve,
+) -> None:
+    host, port = serve(endlessly(b"", b"x" * 65536)).endpoint
+    timer = transport._Timer(Clock(), BOUND)
+    there = [(socket.AF_INET, (host, port))]
+    with transport._connect(there, timer, transport.stream_socket) as connected:
+        connected.room = 1 << 20
+        connected.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        received = [connected.recv_into(bytearray(1 << 20)) for _ in range(10)]
+    assert max(received) <= 8192
+
+
+def test_the_zone_of_an_address_is_for_connecting_and_goes_to_nobody(
+    serve: Serve,
+) -> None:
+    peer = serve(ACKNOWLEDGED, V6)
+    there = (socket.AF_INET6, peer.endpoint[:2])
+    named = Endpoint("fe80::1%lo", peer.endpoint.port)
+    service = Service([named], SocketClock(), resolve=lambda *_: [there])
+    assert service.exchange(SIGNAL, BOUND)[1] == named
+    _, headers, _ = taken_apart(peer.request)
+    assert headers["host"] == f"[fe80::1]:{peer.endpoint.port}"
 
 
 def test_a_peer_that_does_not_take_the_request_is_left_in_time() -> None:
     with listen() as listener:
-        service = Service([endpoint(listener)], FakeClock())
+        service = Service([endpoint(listener)], SocketClock())
         large = SIGNAL._replace(body=bytes(64 * 1024 * 1024))
         with pytest.raises(BrokenOffError, match=r"^127\.0\.0\.1: no answer in time$"):
             service.exchange(large, 0.05)
@@ -997,7 +1186,7 @@ def test_a_peer_that_does_not_take_the_request_is_left_in_time() -> None:
 
 def test_no_time_at_all_is_an_address_that_was_not_reached() -> None:
     with listen() as listener:
-        service = Service([endpoint(listener)], FakeClock())
+        service = Service([endpoint(listener)], SocketClock())
         with pytest.raises(UnreachableError, match="no answer in time"):
             service.exchange(SIGNAL, 0.0)
         assert not was_called(listener)
@@ -1066,17 +1255,17 @@ def test_whatever_comes_back_is_a_reply_or_an_error_of_ours(
         reply = start + rest
         connections = []
 
-        def connect(self: socket.socket, address: tuple[str, int]) -> None:
-            socket.socket.connect(self, address)
+        def connect(self: _TimedSocket, address: tuple[str, int]) -> None:
+            CONNECT(self, address)
             connection, _ = listener.accept()
             connections.append(connection)
             connection.sendall(reply)
             connection.shutdown(socket.SHUT_WR)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(transport._TimedSocket, "connect", connect)
+            patch.setattr(_TimedSocket, "connect", connect)
             try:
-                answer, _ = Service([endpoint(listener)], FakeClock()).exchange(
+                answer, _ = Service([endpoint(listener)], SocketClock()).exchange(
                     SIGNAL, float("inf")
                 )
                 assert answer.body in reply or b"chunked" in reply
@@ -1145,7 +1334,7 @@ ALONE = """
 import sys
 from scw_signal.clock import Clock
 from scw_signal.errors import ScwSignalError
-from scw_signal.transport import Service
+from scw_signal.transport import Service, _TimedSocket
 from scw_signal.wire import Endpoint, state_request
 try:
     Service([Endpoint("127.0.0.1", int(sys.argv[1]))], Clock()).exchange(

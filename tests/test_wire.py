@@ -396,12 +396,25 @@ def test_an_echo_of_another_state_is_a_failed_try(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    "page",
+    [
+        reply(b"<!DOCTYPE html><p>STATE_DETAIL=booted"),
+        reply(b"\xef\xbb\xbf\n <html>"),
+        reply(b"STATE_DETAIL=booted\n", Content_Type="text/html; charset=utf-8"),
+        reply(b"", Content_Type="TEXT/HTML"),
+    ],
+)
+def test_a_web_page_is_never_the_answer_to_a_signal(page: Reply) -> None:
+    with pytest.raises(NonsenseError, match="web page"):
+        wire.judge_acknowledgement(page, "booted")
+
+
+@pytest.mark.parametrize(
     "body",
     [
         pytest.param(b"", id="empty"),
         pytest.param(b"\n", id="blank"),
         pytest.param(b"OK", id="another text"),
-        pytest.param(b"<!DOCTYPE html><p>STATE_DETAIL=booted", id="HTML"),
         pytest.param(b"\0\xff\xfe", id="garbage"),
         pytest.param(b"STATE_DETAIL=", id="null"),
         pytest.param(b"STATE_DETAIL=booting kernel", id="the old dialect"),
@@ -631,3 +644,19 @@ def test_whatever_retry_after_says_it_is_a_finite_time_from_now(
     assert isinstance(seconds, float)
     assert math.isfinite(seconds)
     assert seconds >= 0
+
+
+@pytest.mark.parametrize("status", [200, 201, 204])
+def test_any_success_says_that_user_data_was_stored(status: int) -> None:
+    wire.judge_stored(Reply(status, {}, b""))
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(404, UnavailableError), (503, UnavailableError), (403, RefusedError)],
+)
+def test_user_data_that_was_not_stored_is_an_error(
+    status: int, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        wire.judge_stored(Reply(status, {}, b""))

@@ -6,7 +6,7 @@ import functools
 import gc
 import math
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 from scw_signal import sandbox, wire
 from scw_signal.agent import Patience
@@ -15,9 +15,12 @@ from scw_signal.cli.lean import transport
 from scw_signal.clock import Clock
 from scw_signal.network import Network
 from scw_signal.resolver import Resolver
+from scw_signal.stop import Stop
 from scw_signal.terminal import printable
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from scw_signal.cli.options import Arguments, Command
     from scw_signal.errors import ScwSignalError
 
@@ -25,10 +28,12 @@ if TYPE_CHECKING:
 EXCHANGE_SECONDS = 5.0
 
 
+@final
 class Session:
     """A service and the patience to ask it, as the options say.
 
-    At its end, `close` takes away what is left on the terminal.
+    A context: in it Ctrl-C ends every wait, and at its end nothing is left on the
+    terminal.
     """
 
     def __init__(
@@ -47,7 +52,8 @@ class Session:
         """
         seconds = arguments.seconds("timeout", seconds)
         self._endpoints = wire.endpoints(arguments.all("url"), os.environ, variables)
-        self._clock = Clock()
+        self._stop = Stop()
+        self._clock = Clock(self._stop)
         self._network: Network | None = None
         self._progress = Progress(command, arguments)
         self.service = transport.Service(
@@ -74,9 +80,20 @@ class Session:
         say = functools.partial(process.warn, command.name)
         sandbox.Sandbox(debug=lambda _: None, warn=say).restrict()
 
-    def close(self) -> None:
-        """Clear the progress line."""
+    def __enter__(self) -> Session:
+        """Take Ctrl-C over."""
+        self._stop.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Clear the progress line; raises Stopped if Ctrl-C was not heard yet."""
         self._progress.clear()
+        self._stop.__exit__(kind, error, trace)
 
     def _pause(self, seconds: float, floor: float) -> None:
         gc.enable()  # this may take a while after all

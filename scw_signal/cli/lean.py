@@ -4,8 +4,8 @@ The service speaks plain HTTP, so ssl is of no use; without it a signal starts
 sooner, takes less memory, and on LibreSSL urllib3 2 has nothing to warn about
 on the console. urllib3 supports a Python that was built without ssl, and this
 makes ours look like one. importlib.metadata, which urllib3 2 imports lest
-HTTP/2 be switched on, is put off until somebody uses it: a tenth of a signal's
-instructions.
+HTTP/2 be switched on, is put off until somebody calls what urllib3 took from it: a
+tenth of a signal's instructions.
 
 Only a command may import this, and before anything else that needs urllib3: it
 owns its process.
@@ -18,26 +18,35 @@ import sys
 from types import ModuleType
 from typing import Any
 
+_PUT_OFF = "importlib.metadata"
 
-class _Later(ModuleType):
-    """A module that is imported when something in it is first called."""
+
+class _PutOff(ModuleType):
+    """Stands for a module while urllib3 is imported."""
+
+    @staticmethod
+    def version(name: str) -> Any:
+        """Return what the function of that name does."""
+        return importlib.import_module(_PUT_OFF).version(name)
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith("__"):
+        if attribute.startswith("__"):  # the import system's own questions
             raise AttributeError(attribute)
+        _take_away(self)  # somebody wants more of it: then it is loaded after all
+        return getattr(importlib.import_module(_PUT_OFF), attribute)
 
-        def call(*arguments: Any) -> Any:
-            name = str(self.__name__)
-            if sys.modules.get(name) is self:
-                del sys.modules[name]
-            return getattr(importlib.import_module(name), attribute)(*arguments)
 
-        return call
+def _take_away(stand_in: ModuleType) -> None:
+    if sys.modules.get(_PUT_OFF) is stand_in:
+        del sys.modules[_PUT_OFF]
 
 
 sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
-sys.modules.setdefault("importlib.metadata", _Later("importlib.metadata"))
+_stand_in = _PutOff(_PUT_OFF)
+sys.modules.setdefault(_PUT_OFF, _stand_in)
 
 from scw_signal import transport  # noqa: E402
+
+_take_away(_stand_in)
 
 __all__ = ["transport"]

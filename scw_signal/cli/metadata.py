@@ -147,13 +147,11 @@ def _stored(arguments: Arguments, name: str) -> str | None:
 
 def _ask(arguments: Arguments) -> Metadata:
     """Ask the service, and with --cached store its answer where that can be done."""
-    from contextlib import closing  # noqa: PLC0415
-
     from scw_signal import agent  # noqa: PLC0415
     from scw_signal.cli.by_hand import Session  # noqa: PLC0415
     from scw_signal.errors import StoreError  # noqa: PLC0415
 
-    with closing(Session(COMMAND, arguments, SECONDS)) as session:
+    with Session(COMMAND, arguments, SECONDS) as session:
         metadata = agent.fetch(session.service, session.patience)
     if arguments.has("cached"):
         try:

@@ -6,8 +6,20 @@ import gc
 import os
 import sys
 
+# Not signal, which loads enum: a third of a cached look-up.
+from _signal import (  # type: ignore[import-not-found] # typeshed has it not
+    SIG_DFL,
+    SIG_UNBLOCK,
+    SIGINT,
+    SIGPIPE,
+    default_int_handler,
+    getsignal,
+    pthread_sigmask,
+    signal,
+)
+
 from scw_signal import __version__
-from scw_signal.errors import NoSuchKeyError, ScwSignalError, UsageError
+from scw_signal.errors import NoSuchKeyError, ScwSignalError, Stopped, UsageError
 from scw_signal.terminal import lines, printable
 
 TYPE_CHECKING = False  # see render
@@ -30,6 +42,10 @@ def run(command: str) -> NoReturn:
     and an exit status.
     """
     name = "scw-" + command.replace("_", "-")
+    # At Ctrl-C the kernel ends the process. As an exception it would come out of the
+    # middle of an import, as another error or not at all.
+    if getsignal(SIGINT) is default_int_handler:
+        signal(SIGINT, SIG_DFL)
     _keep_standard_descriptors()
     gc.disable()  # most commands are over before it would find anything
     try:
@@ -39,10 +55,10 @@ def run(command: str) -> NoReturn:
         status = _STATUS.get(type(error), FAILED)
         hint = f" (see {name} --help)" if status == USAGE else ""
         _complain(name, f"{error}{hint}")
-    except KeyboardInterrupt:
-        die_of("SIGINT")
+    except Stopped as stopped:
+        die_of(stopped.number)
     except BrokenPipeError:
-        die_of("SIGPIPE")
+        die_of(SIGPIPE)
     except ImportError as error:
         status = FAILED
         _complain(name, f"not installed whole: {error}")
@@ -114,14 +130,15 @@ def warn(name: str, message: str) -> None:
         pass  # nobody is left to be told
 
 
-def die_of(name: str) -> NoReturn:
-    """End this process as the signal `name` would have, so that a shell can tell."""
-    import signal  # noqa: PLC0415 - it loads enum: a third of a cached look-up
-
-    number = signal.Signals[name]
-    signal.signal(number, signal.SIG_DFL)
+def die_of(number: int) -> NoReturn:
+    """End this process as a signal would have, so that a shell can tell."""
+    try:
+        signal(number, SIG_DFL)
+        pthread_sigmask(SIG_UNBLOCK, {number})
+    except (OSError, ValueError):
+        pass  # SIGKILL, which needs neither, or a number that Python does not know
     os.kill(os.getpid(), number)
-    os._exit(128 + number)  # if the signal is blocked
+    os._exit(128 + number)  # what shells make of it; one that does not end a process
 
 
 def _keep_standard_descriptors() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 from scw_signal import agent, wire
@@ -38,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     if len(arguments.operands) != 1:
         raise UsageError("give one state, as in: scw-signal-state booted")
     state = wire.valid_state(arguments.operands[0])
-    with closing(Session(COMMAND, arguments, SECONDS)) as session:
+    with Session(COMMAND, arguments, SECONDS) as session:
         receipt = agent.signal(session.service, state, session.patience)
         confirmed = receipt.confirmed or _confirmed(session, state)
     if arguments.has("quiet"):

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import signal
-import socket
 from typing import TYPE_CHECKING
 
 from scw_signal import agent, log, sandbox, wire
@@ -15,19 +14,19 @@ from scw_signal.cli import checkup, process
 from scw_signal.cli.lean import transport
 from scw_signal.cli.options import RUN_DIR, URL, Command, Option
 from scw_signal.clock import Clock
-from scw_signal.errors import ScwSignalError, StoreError, UsageError
+from scw_signal.errors import ScwSignalError, Stopped, StoreError, UsageError
 from scw_signal.network import Network
 from scw_signal.resolver import Resolver
+from scw_signal.stop import Stop
 from scw_signal.store import RUN_DIRECTORY, Store
 from scw_signal.terminal import printable
 
 if TYPE_CHECKING:
+    import pwd
     from collections.abc import Sequence
-    from types import FrameType
-    from typing import NoReturn
 
     from scw_signal.cli.options import Arguments
-    from scw_signal.privileged import Duties, Parent
+    from scw_signal.privileged import Parent
 
 STATE = "booted"
 DNS_NAME = "scaleway.com"
@@ -53,10 +52,6 @@ COMMAND = Command(
         URL,
     ),
 )
-
-
-class Stopped(BaseException):
-    """SIGTERM or SIGINT came; no handler of ordinary errors shall hold it up."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -127,28 +122,33 @@ def _check(setup: _Setup) -> int:
 
 
 def _serve(setup: _Setup) -> int:
-    """Put the agent together, confine it, and let it do its work."""
+    """Do the work of a boot, or end of the signal that stops it."""
     gc.enable()  # a boot without a network may take days
     sink = log.to_stderr if setup.debug else log.to_syslog
     journal = log.Log(sink(COMMAND.name), verbose=setup.verbose)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
-    parent = _split(setup, journal)
     try:
-        agent.boot(_parts(setup, journal, parent), STATE, setup.deadline)
+        with Stop() as stop:
+            return _boot(setup, journal, stop)
+    except Stopped as stopped:
+        journal.info(f"stopped by {signal.Signals(stopped.number).name}")
+        process.die_of(stopped.number)
+
+
+def _boot(setup: _Setup, journal: log.Log, stop: Stop) -> int:
+    """Put the agent together, confine it, and let it do its work."""
+    parent = _split(setup, journal, stop)
+    try:
+        agent.boot(_parts(setup, journal, stop, parent), STATE, setup.deadline)
     except ScwSignalError as error:
         journal.error(str(error))
         return process.FAILED
-    except Stopped as stopped:
-        journal.info(f"stopped by {stopped}")
-        process.die_of(str(stopped))
     return process.OK
 
 
-def _split(setup: _Setup, journal: log.Log) -> Parent | None:
+def _split(setup: _Setup, journal: log.Log, stop: Stop) -> Parent | None:
     """Leave what takes root to a parent; return it to its child, the agent.
 
-    None where nothing takes root, or where it can not be had: a server that
+    None where nothing takes root, or where it cannot be had: a server that
     signals without what comes before is better than one that does not.
     """
     if not (setup.hostname or setup.user_data):
@@ -156,57 +156,38 @@ def _split(setup: _Setup, journal: log.Log) -> Parent | None:
     if os.geteuid() != 0:
         journal.error("--set-hostname and --run-user-data take root: left out")
         return None
-    from scw_signal import privileged  # noqa: PLC0415 - few agents are split
+    from scw_signal.cli.split import split  # noqa: PLC0415 - few agents are split
 
-    agents, ours = socket.socketpair()
     try:
-        child = os.fork()
+        return split(
+            stop,
+            journal,
+            hostname=setup.hostname,
+            user_data=setup.user_data,
+            to_stderr=setup.debug,
+        )
     except OSError as error:
         journal.error(f"left out what takes root: {error.strerror}")
         return None
-    if child != 0:
-        agents.close()
-        sandbox.Sandbox(journal.debug, journal.warning).privileged()
-        duties = privileged.Duties(Clock(), journal.info, transport.reserved_socket)
-        _stay(duties, ours, child)
-    ours.close()
-    return privileged.Parent(agents)
-
-
-def _stay(duties: Duties, channel: socket.socket, child: int) -> NoReturn:
-    """Do the duties of root until the agent has ended, and end as it does."""
-    try:
-        try:
-            duties.serve(channel)
-        except OSError:
-            pass  # it left in the middle of an answer
-        channel.close()
-        _, status = os.waitpid(child, 0)
-    except Stopped as stopped:
-        # The agent first: were its script to end before, it would signal.
-        os.kill(child, signal.SIGTERM)
-        duties.stop()
-        os.waitpid(child, 0)
-        process.die_of(str(stopped))
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        process.die_of(signal.Signals(-code).name)
-    os._exit(code)
 
 
 def _parts(
-    setup: _Setup, journal: log.Log, parent: Parent | None = None
+    setup: _Setup, journal: log.Log, stop: Stop, parent: Parent | None = None
 ) -> agent.Parts:
     """Open what the agent works with, and lock the rest away."""
-    clock = Clock()
+    clock = Clock(stop)
     network = Network(setup.endpoints, clock)
     resolver = Resolver(clock)
     store = _store(setup.directory, journal)
     sandbox.preload()
     box = sandbox.Sandbox(journal.debug, journal.warning)
-    _leave_root(store, journal)
+    user = sandbox.user_for_root()
+    # In this order: the directory may be below one that the user may not search.
+    box.hide_files(store.directory if store else None)
+    if user is not None:
+        _leave_root(user, store, journal)
+    box.pledge(receive=parent is not None)
     addresses_only = all(endpoint.is_numeric() for endpoint in setup.endpoints)
-    box.enter(store.directory if store else None, receive=parent is not None)
 
     def narrow(stage: str) -> None:
         # The resolver's promise is needed by a question to it still under way,
@@ -219,8 +200,14 @@ def _parts(
 
     def patience(stage: str, seconds: float) -> agent.Patience:
         report = log.Reporter(stage, clock, journal).failed
-        insist = stage != "prepare"  # the signal is worth more than what comes before
-        return agent.Patience(clock, seconds, network.pause, report, insist=insist)
+        return agent.Patience(
+            clock,
+            seconds,
+            network.pause,
+            report,
+            insist=stage != "prepare",  # the signal shall not wait for what is refused
+            unattended=True,
+        )
 
     return agent.Parts(
         clock=clock,
@@ -250,7 +237,6 @@ def _preparation(
 
 def _store(directory: str, journal: log.Log) -> Store | None:
     """Open the run directory, or say why the work goes on without it."""
-    os.umask(0o022)  # the metadata is for every user's scripts
     try:
         return Store(directory)
     except StoreError as error:
@@ -258,21 +244,16 @@ def _store(directory: str, journal: log.Log) -> Store | None:
         return None
 
 
-def _leave_root(store: Store | None, journal: log.Log) -> None:
-    """Become the agent's own user, where root started it."""
-    user = sandbox.user_for_root()
-    if user is None:
-        return
+def _leave_root(user: pwd.struct_passwd, store: Store | None, journal: log.Log) -> None:
+    """Go on as the agent's own user, where root started it."""
+    if store is not None:
+        try:
+            store.chown(user.pw_uid, user.pw_gid)
+        except OSError as error:
+            journal.warning(f"{store.directory}: {error.strerror}")
     try:
-        if store is not None:
-            store.give(user.pw_uid, user.pw_gid)
         sandbox.become(user)
-        journal.debug(f"going on as {user.pw_name}")
     except OSError as error:
         journal.warning(f"going on as root: {user.pw_name}: {error.strerror}")
-
-
-def _stop(number: int, _frame: FrameType | None) -> None:
-    for other in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(other, signal.SIG_IGN)
-    raise Stopped(signal.Signals(number).name)
+    else:
+        journal.debug(f"going on as {user.pw_name}")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 from scw_signal import agent, document, keys, store, wire
@@ -68,7 +67,7 @@ def _document(command: Command, arguments: Arguments) -> dict[str, Node]:
         stored = _stored(arguments)
         if stored is not None:
             return stored
-    with closing(Session(command, arguments, SECONDS)) as session:
+    with Session(command, arguments, SECONDS) as session:
         try:
             return agent.fetch(session.service, session.patience).document
         except ScwSignalError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 from scw_signal import agent, wire
@@ -48,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         variables=("USERDATA_IP", "METADATA_IP"),  # the vendor's
         reserved=True,
     )
-    with closing(session):
+    with session:
         answer = (
             _keys(session) if key is None else _exchange(session, method, key, value)
         )

@@ -1,0 +1,39 @@
+"""User data as a script: what it is if it is none, and what would run it.
+
+Pure. The kernel runs a file that begins with `#!` by the interpreter that the rest
+of that line names: execve(2).
+"""
+
+from __future__ import annotations
+
+_BOM = b"\xef\xbb\xbf"
+_OTHERS = (
+    (b"\x1f\x8b", "it is compressed by gzip"),
+    (b"#cloud-config", "it is a cloud-config, which takes cloud-init"),
+    (b"Content-Type:", "it is a MIME message, which takes cloud-init"),
+    (b"MIME-Version:", "it is a MIME message, which takes cloud-init"),
+    (_BOM + b"#!", "it begins with a byte order mark, before its #!"),
+)
+
+
+def not_a_script(data: bytes) -> str | None:
+    """Say why this is no script; None where it is one."""
+    if data.startswith(b"#!"):
+        return None
+    if not data.strip():
+        return "it is empty"
+    for beginning, what in _OTHERS:
+        if data[: len(beginning)].lower() == beginning.lower():
+            return what
+    return "it is not a script, which begins with #!"
+
+
+def interpreter(script: bytes) -> list[str]:
+    """Return the words of a script's first line, without its `#!`; perhaps none."""
+    first = script[2:].partition(b"\n")[0]
+    return first.decode(errors="surrogateescape").split()
+
+
+def has_dos_lines(script: bytes) -> bool:
+    """Tell whether the first line ends in CR LF: its CR would belong to a name."""
+    return script.partition(b"\n")[0].endswith(b"\r")
