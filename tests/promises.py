@@ -27,6 +27,9 @@ STDIO = frozenset(
     getrandom umask uname kill tgkill sysinfo
     """.split()
 )
+# Which processors there are: glibc's malloc asks when a thread first allocates.
+# OpenBSD's malloc asks nothing.
+GLIBC = frozenset({"sched_getaffinity"})
 SOCKETS = frozenset(
     "socket connect bind getsockname getpeername getsockopt setsockopt".split()
 )
@@ -36,19 +39,30 @@ LOOK = frozenset(
 )
 # What a call needs whatever its arguments are.
 ALWAYS = {
-    **dict.fromkeys(STDIO, "stdio"),
+    **dict.fromkeys(STDIO | GLIBC, "stdio"),
     **dict.fromkeys(("fork", "vfork", "setsid", "setpgid"), "proc"),
     "execve": "exec",
     "getdents64": "rpath",  # of a directory that is open already
 }
 
+# What a call needs where its arguments match.
+BY_ARGUMENTS = (
+    ("mmap mprotect", r"PROT_EXEC", "prot_exec"),
+    ("clone clone3", r"^(?!.*CLONE_THREAD)", "proc"),
+    ("recvmsg recvmmsg", r"SCM_RIGHTS", "recvfd"),
+    ("sendmsg sendmmsg", r"SCM_RIGHTS", "sendfd"),
+    ("newfstatat", r"AT_EMPTY_PATH", "stdio"),
+    # From Python 3.14 the kernel has the name of a thread too: setthrname(2).
+    ("prctl", r"^PR_SET_NAME\b", "stdio"),
+)
+
 # Always allowed on a socket: pledge_sockopt() in kern_pledge.c. With inet, any
 # option of the socket level is.
 SOCKOPT = re.compile(r"SOL_SOCKET, SO_(ERROR|RCVBUF)\b|SOL_TCP, TCP_NODELAY\b")
 
-# Always allowed; isatty(3) is an ioctl in glibc only, and in OpenBSD's libc it is
-# fcntl(2) with F_ISATTY.
-IOCTL = re.compile(r"\b(FIONBIO|FIONREAD|FIOCLEX|TCGETS)\b")
+# Always allowed; isatty(3) is an ioctl in glibc only (TCGETS, or TCGETS2 in newer
+# ones), and in OpenBSD's libc it is fcntl(2) with F_ISATTY.
+IOCTL = re.compile(r"\b(FIONBIO|FIONREAD|FIOCLEX|TCGETS2?)\b")
 
 # Files that dns lets through, whatever is unveiled; the rest is glibc's own.
 RESOLVER = re.compile(
@@ -174,17 +188,12 @@ def needed(call: Call, unveiled: str | None) -> set[str]:
 def _by_arguments(call: Call) -> str | None:
     """Return what a call needs because of its arguments, if they matter."""
     name, arguments = call.name, call.arguments
-    if name in {"mmap", "mprotect"} and "PROT_EXEC" in arguments:
-        return "prot_exec"
-    if name in {"clone", "clone3"} and "CLONE_THREAD" not in arguments:
-        return "proc"
     # For another process, or for a group of them.
     if name == "kill" and arguments.partition(",")[0] not in {"0", str(call.thread)}:
         return "proc"
-    if "SCM_RIGHTS" in arguments:
-        return "recvfd" if name == "recvmsg" else "sendfd"
-    if name == "newfstatat" and "AT_EMPTY_PATH" in arguments:
-        return "stdio"
+    for names, pattern, promise in BY_ARGUMENTS:
+        if name in names.split() and re.search(pattern, arguments):
+            return promise
     return None
 
 
