@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +43,27 @@ def run(
         check=False,
     )
     return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def shown(command: str, *words: str) -> str:
+    """Run an installed command on a terminal; return what the terminal gets."""
+    ours, its = os.openpty()
+    with subprocess.Popen(
+        [BIN / command, *words],
+        env=ENVIRONMENT,
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+    ) as process:
+        os.close(its)
+        sent = b""
+        with contextlib.suppress(OSError):  # Linux: the other end is closed
+            while chunk := os.read(ours, 65536):
+                sent += chunk
+        process.wait(PATIENCE)
+    os.close(ours)
+    return sent.decode()
 
 
 def start(

@@ -6,7 +6,6 @@ anybody who can answer for the service's address can send what he likes.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from raw import RawService, reply
 
-from installed import BIN, ENVIRONMENT, PATIENCE, Result, run
+from installed import BIN, ENVIRONMENT, PATIENCE, Result, run, shown
 from scw_signal import document, render
 from scw_signal.emulator import Emulator
 
@@ -360,27 +359,6 @@ def test_wrong_types_everywhere_do_not_keep_the_check_up_from_its_verdict(
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\r\x9b31m\u202egnp.exe\u2066\u200f\x7f\ud800"
 # What scw-signal-state itself does on a terminal, to rewrite its line.
 REWRITE = re.compile(r"\r[^\r\n\x1b]*\x1b\[K")
-
-
-def shown(*words: str) -> str:
-    """Run a command on a terminal; return what that is sent."""
-    ours, its = os.openpty()
-    with subprocess.Popen(
-        [BIN / words[0], *words[1:]],
-        env=ENVIRONMENT,
-        stdin=its,
-        stdout=its,
-        stderr=its,
-        start_new_session=True,
-    ) as process:
-        os.close(its)
-        sent = b""
-        with contextlib.suppress(OSError):  # Linux: the other end is closed
-            while chunk := os.read(ours, 65536):
-                sent += chunk
-        process.wait(PATIENCE)
-    os.close(ours)
-    return sent.decode()
 
 
 def harmless(sent: str) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import signal
 import subprocess
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from installed import BIN, ENVIRONMENT, Result, run, start
+from installed import BIN, ENVIRONMENT, Result, run, shown, start
 from scw_signal.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -161,10 +159,10 @@ def test_no_proxy_is_used_whatever_the_environment_says(service: Emulator) -> No
 
 def test_on_a_terminal_it_says_what_it_waits_for_in_one_line_that_goes_away() -> None:
     with Emulator(faults=["503:2"]) as service:
-        output = on_a_terminal("--url", service.url, "booted")
-    shown, _, rest = output.rpartition("\r\x1b[K")
-    assert "the service answered 503; try 2 in" in shown
-    assert "\n" not in shown
+        output = shown("scw-signal-state", "--url", service.url, "booted")
+    waiting, _, rest = output.rpartition("\r\x1b[K")
+    assert "the service answered 503; try 2 in" in waiting
+    assert "\n" not in waiting
     assert rest == "booted signal sent!\r\n"
 
 
@@ -194,22 +192,3 @@ def test_help_fits_a_screen() -> None:
     assert status == 0
     assert len(out.splitlines()) <= 24
     assert max(map(len, out.splitlines())) < 80
-
-
-def on_a_terminal(*words: str) -> str:
-    """Run the command with a terminal for input and output; return what it shows."""
-    pid, descriptor = pty.fork()
-    if pid == 0:
-        os.execve(COMMAND, [COMMAND.name, *words], ENVIRONMENT)  # noqa: S606
-    output = b""
-    while True:
-        try:
-            data = os.read(descriptor, 4096)
-        except OSError:  # Linux: the other end is closed
-            break
-        if not data:
-            break
-        output += data
-    os.waitpid(pid, 0)
-    os.close(descriptor)
-    return output.decode()
