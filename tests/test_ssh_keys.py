@@ -427,7 +427,7 @@ def test_sshd_takes_what_the_manual_says(tmp_path: Path) -> None:
         text=True,
         timeout=PATIENCE,
         check=True,
-    ).stdout
+    ).stdout.lower()  # newer ones write AuthorizedKeysCommand
     assert (
         "authorizedkeyscommand /usr/local/bin/scw-metadata --ssh-keys %u\n" in effective
     )
