@@ -110,8 +110,9 @@ uninstall:
 	@$(INSTALL) -u
 
 clean:
-	rm -rf .venv-newest .venv-oldest .venv-demo .venv-fuzz .venv-pyodide build dist \
-	    build.log scw_signal.egg-info .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv-newest .venv-oldest .venv-demo .venv-fuzz .venv-pyodide .venv-python3* \
+	    .sid build dist build.log scw_signal.egg-info .fuzz .pytest_cache .mypy_cache \
+	    .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
 .PHONY: help demo wheel test soak fuzz pyodide lint bench fleet dist site port install uninstall clean

@@ -774,7 +774,7 @@ def interpreter(minor: int) -> Path | None:
 @pytest.fixture(scope="session")
 def interpreters() -> dict[int, Path]:
     """Return the interpreters here, by their minor version, in its order."""
-    known = {minor: interpreter(minor) for minor in range(10, 15)}
+    known = {minor: interpreter(minor) for minor in range(10, 16)}
     return {minor: path for minor, path in known.items() if path is not None}
 
 
@@ -840,7 +840,7 @@ def test_it_outlives_a_minor_upgrade_of_python(
     system: Root, interpreters: dict[int, Path]
 ) -> None:
     if len(interpreters) < 2:
-        pytest.skip("there is but one of Python 3.10 to 3.14 here")
+        pytest.skip("there is but one of Python 3.10 to 3.15 here")
     oldest, *newer = sorted(interpreters)
     switch(system, interpreters[oldest])
     system.must("install")
