@@ -24,7 +24,6 @@ help:
 	@echo "make test    run every test (STRICT=1: a skip is a failure)"
 	@echo "make soak    the tests that draw at random or wait, for long"
 	@echo "make fuzz    what parses replies, FUZZ_SECONDS for each target"
-	@echo "make pyodide what is pure, on Python 3.14, with Node.js"
 	@echo "make lint    ruff, mypy, shellcheck, mandoc"
 	@echo "make bench   measure, side by side"
 	@echo "make fleet   simulate a zone that boots at once"
@@ -69,10 +68,6 @@ soak: wheel
 fuzz: .venv-fuzz/.made
 	PYTHONPATH=tests .venv-fuzz/bin/python -m fuzz --seconds $(FUZZ_SECONDS)
 
-# What needs no system, on Python 3.14. Needs Node.js and npm.
-pyodide:
-	@sh tests/pyodide/run .venv-pyodide
-
 lint: $(VENV)/.made
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -110,9 +105,9 @@ uninstall:
 	@$(INSTALL) -u
 
 clean:
-	rm -rf .venv-newest .venv-oldest .venv-demo .venv-fuzz .venv-pyodide .venv-python3* \
+	rm -rf .venv-newest .venv-oldest .venv-demo .venv-fuzz .venv-python3* \
 	    .sid build dist build.log scw_signal.egg-info .fuzz .pytest_cache .mypy_cache \
 	    .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
-.PHONY: help demo wheel test soak fuzz pyodide lint bench fleet dist site port install uninstall clean
+.PHONY: help demo wheel test soak fuzz lint bench fleet dist site port install uninstall clean
