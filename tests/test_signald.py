@@ -86,10 +86,10 @@ def test_what_it_leaves_behind_is_assignments_for_a_shell(
     service: Emulator, tmp_path: Path
 ) -> None:
     agent(service, tmp_path)
+    command = BIN / "scw-metadata"
     script = 'metadata=$("$0" --cached --run-dir "$1" --sh) || exit; eval "$metadata"'
     printed = subprocess.run(
-        ["sh", "-c", f'{script}; echo "$SCW_STATE_DETAIL"']
-        + [str(BIN / "scw-metadata"), str(tmp_path)],
+        ["sh", "-c", f'{script}; echo "$SCW_STATE_DETAIL"', command, tmp_path],
         capture_output=True,
         text=True,
         check=True,

@@ -1083,13 +1083,13 @@ def test_a_peer_may_be_silent_for_as_long_as_an_exchange_or_what_is_left(
 def test_a_stop_ends_each_wait(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, wait: str
 ) -> None:
+    quiet, _other = socket.socketpair()
     request, where = SIGNAL, serve(silent_until_left).endpoint
     if wait == "to connect":
         monkeypatch.setattr(_TimedSocket, "connect_ex", lambda *_: errno.EINPROGRESS)
         monkeypatch.setattr(_TimedSocket, "fileno", lambda _: quiet.fileno())
     elif wait == "to send":
         request = SIGNAL._replace(body=bytes(64 * 1024 * 1024))
-    quiet, _other = socket.socketpair()
     with quiet, _other, Stop() as stop:
         quiet.settimeout(0)
         if wait == "to connect":
