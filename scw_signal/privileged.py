@@ -322,18 +322,29 @@ class Duties:
             raise DutyError(f"not run: {fault}")
         try:
             store = Store(self._directory, 0o700, durable=True)
-            store.write(SCRIPT, script, 0o700)
-            store.write(RAN, f"{instance}\n".encode())
+            try:
+                store.write(SCRIPT, script, 0o700)
+                store.write(RAN, f"{instance}\n".encode())
+            finally:
+                store.close()
         except StoreError as error:
             raise StoreError(f"not run: {error}") from None
         try:
             return self._popen([f"{self._directory}/{SCRIPT}"], self._output())
         except OSError as error:
-            store.remove(RAN)
+            self._take_back()
             raise DutyError(
                 f"not run: {error.strerror}; is its interpreter a program, and"
                 f" {self._directory} on a file system that is not mounted noexec?"
             ) from None
+
+    def _take_back(self) -> None:
+        """Remove the note that a script was run; raises StoreError."""
+        store = Store(self._directory, durable=True)
+        try:
+            store.remove(RAN)
+        finally:
+            store.close()
 
     def _output(self) -> int:
         """Return where the output of a script goes: to syslog, by logger(1)."""

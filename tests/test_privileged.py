@@ -198,7 +198,7 @@ def test_a_script_on_a_file_system_mounted_noexec_is_not_noted_as_run(
             half.parent.run_user_data(ID, b"#!/bin/sh\n")
         assert not (place / "instance").exists()
     finally:
-        rooted.run(("umount", str(place)))
+        assert rooted.run(("umount", str(place)))
 
 
 def test_a_script_has_nothing_of_the_agents_surroundings(
