@@ -69,12 +69,24 @@ def test_a_bug_is_one_line_and_no_traceback(tmp_path: Path) -> None:
     )
 
 
-def test_ctrl_c_while_it_still_loads_is_quiet(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "place",
+    [
+        "scw_signal.cli.signal_state",
+        "scw_signal.wire",
+        "urllib3",
+        "urllib3.util.retry",
+    ],
+)
+def test_ctrl_c_while_it_still_loads_is_quiet(tmp_path: Path, place: str) -> None:
+    """A class body would make a RuntimeError of an exception in it."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
+        "import os, signal, sys\n"
+        "class Descriptor:\n"
+        "    def __set_name__(self, *_): os.kill(os.getpid(), signal.SIGINT)\n"
         "class Finder:\n"
         "    def find_spec(self, name, *_):\n"
-        "        if name == 'urllib3': raise KeyboardInterrupt\n"
+        f"        if name == {place!r}: type('C', (), {{'d': Descriptor()}})\n"
         "sys.meta_path.insert(0, Finder())\n"
     )
     done = subprocess.run(

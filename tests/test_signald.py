@@ -125,14 +125,36 @@ def test_an_unconfirmed_signal_is_confirmed_by_the_document(tmp_path: Path) -> N
     assert state(tmp_path)["CONFIRMED"] == "True"
 
 
-def test_an_unconfirmed_signal_that_the_document_denies_says_so(
+@pytest.mark.parametrize(
+    "faults", [["html:2"], ["state/html:1", "conf/503:1"]], ids=str
+)
+def test_a_web_page_is_no_acknowledgement(tmp_path: Path, faults: list[str]) -> None:
+    with Emulator(faults=faults) as service:
+        assert agent(service, tmp_path, "--deadline", "60").status == 0
+        assert service.server_state == "running"
+    assert state(tmp_path)["CONFIRMED"] == "True"
+
+
+@pytest.mark.parametrize(
+    "conf", ["conf/503", "conf/html", "conf/garbage", "conf/reset"]
+)
+def test_a_signal_that_cannot_be_checked_has_failed(tmp_path: Path, conf: str) -> None:
+    with Emulator(faults=["state/empty-ack", conf]) as service:
+        status, _, err = agent(service, tmp_path, "--deadline", "1.5")
+    assert status == 1
+    assert "the reply names no state, and /conf cannot be read: " in err
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_sane_address_behind_one_that_answers_nonsense_is_found(
     tmp_path: Path,
 ) -> None:
-    with Emulator(faults=["state/html"]) as service:
-        status, _, err = agent(service, tmp_path)
-    assert status == 0
-    assert "unconfirmed, /conf says 'booting kernel'" in err
-    assert state(tmp_path)["CONFIRMED"] == "False"
+    with Emulator(faults=["garbage"]) as bad, Emulator() as sane:
+        words = ("-d", "--no-dns", "--url", bad.url, "--url", sane.url)
+        done = run("scw-signald", *words, "--run-dir", str(tmp_path))
+    assert done.status == 0
+    assert sane.server_state == "running"
+    assert len(bad.requests) == 2
 
 
 def test_a_deadline_that_passes_is_status_1(tmp_path: Path) -> None:
