@@ -89,8 +89,8 @@ class Patience:
         """Take the bound in seconds (inf for none), which begins now.
 
         `pause` waits for a delay and its floor (see Network.pause); `report`
-        hears of each failed try; `insist` says to try again after a refusal,
-        and to wait for minutes where the service has too much to do;
+        hears of each failed try; `insist` says to try again after a refusal
+        too, and that nobody waits, so that the first delays may be longer;
         `unattended`, that an error which is none of ours is a failed try, since
         nobody is there to report it; `once`, not to try again at all; `chance`
         draws from [0, 1).
@@ -132,6 +132,7 @@ class Patience:
                 operation,
                 first,
                 insist=self._insist,
+                now=self._clock.monotonic,
                 remaining=self.remaining,
                 pause=self._pause,
                 report=self._report,

@@ -29,8 +29,8 @@ class DutyError(ScwSignalError):
 class RefusedError(ScwSignalError):
     """The service answered, and the answer is no: a 3xx or a lasting 4xx.
 
-    Trying again soon will not help. The agent still does, at a slow, even pace,
-    for the answer may be the service's own mistake; a person is told at once.
+    The agent tries again as after any failure, for the answer may be the service's own
+    mistake; a person is told at once.
     """
 
 

@@ -26,6 +26,7 @@ def persist(
     first: ScwSignalError,
     *,
     insist: bool,
+    now: Callable[[], float],
     remaining: Callable[[], float],
     pause: Callable[[float, float], None],
     report: Callable[[ScwSignalError, int, float], None],
@@ -33,17 +34,18 @@ def persist(
 ) -> tuple[T, int]:
     """Call `operation` until it succeeds; return its result and the tries made.
 
-    `first` is what the first try, already made, failed with. Retried is what
-    raises TryAgainError, and RefusedError too if `insist`, which also says that an
-    overload is worth minutes of waiting. `remaining` gives
+    `first` is what the first try, already made, failed with. What raises TryAgainError
+    is tried again, and RefusedError too if `insist`; without it, the first delays are
+    short, for somebody waits. `now` gives monotonic seconds. `remaining` gives
     the seconds before the deadline (inf for none): with none left to wait in,
     the last error is raised. Between two tries `report` gets the error, the
     number of tries and the delay, then `pause` the delay and its floor.
     """
     retried = (TryAgainError, RefusedError) if insist else (TryAgainError,)
+    start = backoff.START if insist else backoff.START_BY_HAND
     failures = [first]
+    failed = now()
     floor = 0.0
-    overloaded = 0
 
     def attempt() -> T:
         if failures:
@@ -51,19 +53,13 @@ def persist(
         return operation()
 
     def wait(state: RetryCallState) -> float:
-        nonlocal floor, overloaded
-        error, tries = _error(state), state.attempt_number
+        nonlocal floor
+        error, elapsed = _error(state), now() - failed
         after, overload = 0.0, False
         if isinstance(error, TryAgainError):
             after, overload = error.after, error.overload
-        # Who does not insist has no minutes to spread his tries over.
-        overload &= insist
-        overloaded = backoff.overloads(overloaded, overload=overload)
-        if isinstance(error, RefusedError):
-            delay = floor = backoff.refused(chance())
-        else:
-            delay = backoff.delay(tries, overloaded, after, chance())
-            floor = delay if overload else backoff.floor(tries, after)
+        delay = backoff.delay(start, elapsed, after, chance())
+        floor = delay if overload else backoff.floor(start, elapsed, after)
         fitted = backoff.fit(delay, after, remaining())
         return math.inf if fitted is None else fitted
 

@@ -1,66 +1,89 @@
 """The policies that are compared: ours, as the agent has it, and the others.
 
-The others are written down from what they do: none of them reads Retry-After
-or tells one failure from another.
+The others are written down from what they do: none of them tells one failure from
+another, and only full_jitter reads Retry-After.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from scw_signal import backoff
 
 if TYPE_CHECKING:
-    from fleet.model import Failure, Policy
+    from fleet.model import Failure, Floats, Integers, Policy
 
 
-def ours(tries: int, overloaded: int, failure: Failure, chance: float) -> float:
+def ours(elapsed: Floats, _tries: Integers, failure: Failure, chance: Floats) -> Floats:
     """Wait as scw-signald does: see retrying.persist."""
-    return backoff.delay(tries, overloaded, failure.after, chance)
+    delay, after = backoff.delay, failure.after
+    # Each by the agent's own arithmetic, which knows nothing of arrays.
+    delays = [
+        delay(backoff.START, seconds, after, drawn)
+        for seconds, drawn in zip(elapsed.tolist(), chance.tolist(), strict=True)
+    ]
+    return np.array(delays)
 
 
-def quick_second(tries: int, overloaded: int, failure: Failure, chance: float) -> float:
-    """Wait as ours, but after a first overload for two seconds at most."""
-    if overloaded == 1:
-        return failure.after + 2.0 * chance
-    return ours(tries, overloaded, failure, chance)
+class Varied(NamedTuple):
+    """Ours in the first hour, with other numbers."""
+
+    cap: float  # seconds
+    least_share: float
+
+    def __call__(
+        self, elapsed: Floats, _tries: Integers, failure: Failure, chance: Floats, /
+    ) -> Floats:
+        """Wait as ours with these numbers."""
+        share = self.least_share + (1 - self.least_share) * chance
+        ceiling = np.minimum(backoff.START + elapsed, self.cap)
+        return min(failure.after, backoff.RETRY_AFTER_CAP) + ceiling * share
 
 
-def before(tries: int, _: int, failure: Failure, chance: float) -> float:
-    """Wait as scw-signald did before: full jitter, 0.25 s doubling to 15 s."""
-    return (
-        min(failure.after, 60.0) + min(15.0, 0.25 * 2.0 ** min(tries - 1, 32)) * chance
-    )
+def full_jitter(
+    elapsed: Floats, tries: Integers, failure: Failure, chance: Floats
+) -> Floats:
+    """Wait for a share of what exponential waits for, by chance."""
+    ceiling = exponential(elapsed, tries, failure, chance)
+    return min(failure.after, 60.0) + ceiling * chance
 
 
-def loop(_tries: int, _overloaded: int, _failure: Failure, _chance: float) -> float:
+def loop(
+    _elapsed: Floats, tries: Integers, _failure: Failure, _chance: Floats
+) -> Floats:
     """Wait for 5 s, as the loop in the field does."""
-    return 5.0
+    return np.full(len(tries), 5.0)
 
 
-def linear(tries: int, _overloaded: int, _failure: Failure, _chance: float) -> float:
+def linear(
+    _elapsed: Floats, tries: Integers, _failure: Failure, _chance: Floats
+) -> Floats:
     """Wait a second longer each time, without bound."""
-    return float(tries)
+    return tries.astype(np.float64)
 
 
 def ten(
-    tries: int, _overloaded: int, _failure: Failure, _chance: float
-) -> float | None:
+    _elapsed: Floats, tries: Integers, _failure: Failure, _chance: Floats
+) -> Floats:
     """Try ten times, 1 s doubling to 5 s, then give up."""
-    return min(5.0, 2.0 ** (tries - 1)) if tries < 10 else None
+    delays = np.minimum(5.0, 2.0 ** (tries - 1))
+    return np.where(tries < 10, delays, math.inf)
 
 
 def exponential(
-    tries: int, _overloaded: int, _failure: Failure, _chance: float
-) -> float:
+    _elapsed: Floats, tries: Integers, _failure: Failure, _chance: Floats
+) -> Floats:
     """Wait 0.25 s doubling to 15 s, without jitter."""
-    return min(15.0, 0.25 * 2.0 ** min(tries - 1, 32))
+    return np.minimum(15.0, 0.25 * 2.0 ** np.minimum(tries - 1, 32))
 
 
+OURS = "scw-signald"
 POLICIES: dict[str, Policy] = {
-    "scw-signald": ours,
-    "the same, second try within 2 s": quick_second,
-    "scw-signald before": before,
+    OURS: ours,
+    "full jitter, 0.25 s to 15 s": full_jitter,
     "5 s loop": loop,
     "linear back-off": linear,
     "10 tries, 1 s to 5 s": ten,
