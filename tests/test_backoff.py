@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -11,88 +12,91 @@ from hypothesis import strategies as st
 from scw_signal import backoff
 
 unhurried = settings(deadline=None)  # the machine may have other things to do
-TRIES = st.integers(1, 200) | st.integers(1, 10**18)
+STARTS = st.sampled_from([backoff.START, backoff.START_BY_HAND])
+ELAPSED = st.floats(0, 100) | st.floats(0, 1e9)
 CHANCE = st.floats(0, 1, exclude_max=True)
 AFTER = st.just(0.0) | st.floats(0, 200) | st.floats(0, 1e9)
 REMAINING = st.floats(0, 200) | st.just(math.inf)
+DAY = 86_400.0
 
 
-def test_the_ceilings_are_a_quarter_of_a_second_doubling_to_fifteen() -> None:
-    assert [backoff.ceiling(tries) for tries in range(1, 10)] == [
-        0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0,
-    ]  # fmt: skip
+def test_the_ceiling_is_what_has_passed_and_the_first_delay_up_to_a_minute() -> None:
+    ceilings = [backoff.ceiling(2.0, elapsed) for elapsed in (0, 1, 10, 58, 59, 3599)]
+    assert ceilings == [2, 3, 12, 60, 60, 60]
+
+
+def test_after_an_hour_the_ceiling_is_five_minutes() -> None:
+    assert backoff.ceiling(2.0, 3600.0) == backoff.ceiling(2.0, 1e9) == 300
+
+
+def test_a_person_waits_a_quarter_of_a_second_at_first() -> None:
+    assert backoff.ceiling(backoff.START_BY_HAND, 0.0) == 0.25
 
 
 @unhurried
-@given(TRIES)
-def test_the_ceiling_never_falls_and_never_exceeds_fifteen_seconds(tries: int) -> None:
-    assert 0.25 <= backoff.ceiling(tries) <= backoff.ceiling(tries + 1) <= 15
-
-
-@unhurried
-@given(TRIES, CHANCE)
-def test_without_retry_after_the_delay_lies_anywhere_below_the_ceiling(
-    tries: int, chance: float
+@given(STARTS, ELAPSED, CHANCE)
+def test_chance_shortens_a_delay_by_a_third_at_most(
+    start: float, elapsed: float, chance: float
 ) -> None:
-    delay = backoff.delay(tries, 0, 0.0, chance)
-    assert 0 <= delay <= backoff.ceiling(tries)
-    assert delay == pytest.approx(chance * backoff.ceiling(tries))
+    ceiling = backoff.ceiling(start, elapsed)
+    delay = backoff.delay(start, elapsed, 0.0, chance)
+    assert ceiling * 2 / 3 - 1e-9 <= delay <= ceiling
+    assert delay == pytest.approx(ceiling * (2 + chance) / 3)
 
 
 @unhurried
-@given(TRIES, AFTER, CHANCE)
+@given(STARTS, ELAPSED, AFTER, CHANCE)
 def test_the_delay_obeys_retry_after_up_to_a_minute_and_adds_jitter(
-    tries: int, after: float, chance: float
+    start: float, elapsed: float, after: float, chance: float
 ) -> None:
-    for overloads in range(4):
-        delay = backoff.delay(tries, overloads, after, chance)
-        assert delay == min(after, 60) + backoff.delay(tries, overloads, 0.0, chance)
+    delay = backoff.delay(start, elapsed, after, chance)
+    assert delay == min(after, 60) + backoff.delay(start, elapsed, 0.0, chance)
+
+
+# What the numbers are for.
+
+
+def late(away: float, chance: random.Random) -> float:
+    """Return how late a lone guest signals to a service that was away so long."""
+    now = 0.0
+    while now <= away:
+        now += backoff.delay(backoff.START, now, 0.0, chance.random())
+    return now - away
+
+
+@pytest.mark.parametrize("away", range(61))
+def test_a_lone_guest_is_late_by_what_its_service_was_away_and_2_s_at_most(
+    away: int,
+) -> None:
+    chance = random.Random(away)  # noqa: S311 - no secret
+    assert max(late(away, chance) for _ in range(1000)) <= away + 2
+
+
+def test_what_fails_for_a_hundred_days_is_tried_fewer_than_60_000_times() -> None:
+    now, tries = 0.0, 1
+    while now < 100 * DAY:
+        now += backoff.delay(backoff.START, now, 0.0, 0.0)
+        tries += 1
+    assert tries < 60_000
 
 
 @unhurried
-@given(TRIES, CHANCE)
-def test_after_one_overload_the_delay_lies_anywhere_within_three_minutes(
-    tries: int, chance: float
-) -> None:
-    delay = backoff.delay(tries, 1, 0.0, chance)
-    assert 0 <= delay < 180
-    assert delay == pytest.approx(180 * chance**4)
-
-
-def test_after_one_overload_half_of_the_guests_are_back_within_twelve_seconds() -> None:
-    assert backoff.delay(1, 1, 0.0, 0.5) <= 12
-
-
-@unhurried
-@given(TRIES, st.integers(2, 10**18), CHANCE)
-def test_once_an_overload_was_no_hiccup_the_delay_is_one_to_three_minutes(
-    tries: int, overloads: int, chance: float
-) -> None:
-    delay = backoff.delay(tries, overloads, 0.0, chance)
-    assert delay == pytest.approx(60 + 120 * chance)
-
-
-@unhurried
-@given(TRIES, AFTER)
+@given(ELAPSED, AFTER)
 def test_a_change_of_the_network_does_not_cut_into_retry_after(
-    tries: int, after: float
+    elapsed: float, after: float
 ) -> None:
-    asked = min(after, 60)
-    assert asked < backoff.floor(tries, after) < asked + backoff.ceiling(tries)
+    asked, ceiling = min(after, 60), backoff.ceiling(2.0, elapsed)
+    assert asked < backoff.floor(2.0, elapsed, after) < asked + ceiling
 
 
 @unhurried
-@given(TRIES)
+@given(STARTS, ELAPSED)
 def test_under_constant_change_the_pace_slows_down_as_the_back_off_does(
-    tries: int,
+    start: float, elapsed: float
 ) -> None:
-    assert backoff.floor(tries, 0.0) <= backoff.floor(tries + 1, 0.0) <= 15 / 8
-
-
-@unhurried
-@given(CHANCE)
-def test_after_a_refusal_the_pace_is_slow_and_even(chance: float) -> None:
-    assert 7.5 <= backoff.refused(chance) <= 15
+    pace = backoff.floor(start, elapsed, 0.0)
+    assert pace == backoff.ceiling(start, elapsed) / 8
+    assert pace <= backoff.floor(start, elapsed + 1.0, 0.0)
 
 
 @unhurried
@@ -107,11 +111,11 @@ def test_a_fitted_delay_leaves_a_second_before_the_deadline(
 
 
 @unhurried
-@given(TRIES, st.integers(0, 3), AFTER, CHANCE, REMAINING)
+@given(ELAPSED, AFTER, CHANCE, REMAINING)
 def test_a_fitted_delay_is_never_shorter_than_what_the_service_asked_for(
-    tries: int, overloads: int, after: float, chance: float, remaining: float
+    elapsed: float, after: float, chance: float, remaining: float
 ) -> None:
-    delay = backoff.delay(tries, overloads, after, chance)
+    delay = backoff.delay(2.0, elapsed, after, chance)
     fitted = backoff.fit(delay, after, remaining)
     if fitted is None:
         assert remaining - 1 < min(after, 60) or remaining <= 1
@@ -147,7 +151,7 @@ def test_reports_come_after_a_minute_then_ever_fewer_down_to_one_an_hour() -> No
 
 
 @unhurried
-@given(TRIES)
+@given(st.integers(1, 200) | st.integers(1, 10**18))
 def test_however_many_reports_there_were_the_next_comes_within_an_hour(
     reports: int,
 ) -> None:
