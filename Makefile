@@ -79,7 +79,7 @@ lint: $(VENV)/.made
 bench: wheel
 	$(BIN)/python tests/benchmarks/bench.py $(BENCH_FLAGS)
 
-# The same figures on any machine, within two minutes.
+# The same figures on any machine, within a minute.
 fleet: wheel
 	PYTHONPATH=tests $(BIN)/python -m fleet
 

@@ -822,7 +822,7 @@ def patience(
         insist=insist,
         unattended=unattended,
         once=once,
-        chance=lambda: 0.5,
+        chance=lambda: 1.0,
     )
 
 
@@ -849,8 +849,8 @@ def test_between_tries_the_failure_is_told_and_a_pause_made(clock: FakeClock) ->
     told = Told([], [])
     first, second = UnreachableError("1"), UnavailableError("2", after=2.0)
     assert patience(clock, told).run(in_turn([first, second, "done"])) == ("done", 3)
-    assert told.reports == [(first, 1, 0.125), (second, 2, 2.25)]
-    assert told.pauses == [(0.125, 0.03125), (2.25, 2.0625)]
+    assert told.reports == [(first, 1, 0.25), (second, 2, 2.5)]
+    assert told.pauses == [(0.25, 0.03125), (2.5, 2.0625)]
 
 
 @pytest.mark.parametrize("error", [UnreachableError("no"), RefusedError("403")])
@@ -875,7 +875,7 @@ def test_a_refusal_does_not_end_the_patience_of_the_agent(clock: FakeClock) -> N
     refusal = RefusedError("403")
     insisting = patience(clock, told, insist=True)
     assert insisting.run(in_turn([refusal, refusal, "done"])) == ("done", 3)
-    assert told.pauses == [(11.25, 11.25)] * 2
+    assert told.pauses == [(2.0, 0.25), (4.0, 0.5)]
 
 
 def test_giving_up_names_the_last_failure_and_the_seconds(clock: FakeClock) -> None:
@@ -883,7 +883,7 @@ def test_giving_up_names_the_last_failure_and_the_seconds(clock: FakeClock) -> N
         clock.wait(6.5)
         raise UnreachableError("no route")
 
-    with pytest.raises(GaveUpError, match=r"^no route; gave up after 13\.1 s$"):
+    with pytest.raises(GaveUpError, match=r"^no route; gave up after 13\.2 s$"):
         patience(clock, seconds=14.0).run(refuse)
 
 
@@ -964,7 +964,7 @@ def test_user_data_is_asked_for_until_there_is_an_answer(
     started = patience(boot.clock, seconds=10.0)
     assert agent.user_data(boot.service, started, method, "role", value) == body
     assert boot.story == [line] * 3
-    assert boot.service.budgets == [10.0, 9.875, 9.625]
+    assert boot.service.budgets == [10.0, 9.75, 9.25]
 
 
 @pytest.mark.parametrize(
@@ -1025,7 +1025,7 @@ def test_fetching_has_what_is_left_of_the_time_as_its_budget(boot: Boot) -> None
     boot.service.takes = 4.0
     boot.service.answers[GET] = [BUSY, DOCUMENT]
     agent.fetch(boot.service, patience(boot.clock, seconds=10.0))
-    assert boot.service.budgets == [10.0, 5.875]
+    assert boot.service.budgets == [10.0, 5.75]
 
 
 def test_asking_once_has_the_budget_that_it_is_given(boot: Boot) -> None:

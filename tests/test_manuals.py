@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import math
 import re
 import shlex
 import shutil
@@ -70,7 +69,7 @@ SECTIONS = {
 }
 # Manuals of OpenBSD that ours refer to. Few of them are on a machine that is none.
 OPENBSD = (
-    "head.1", "hostname.1", "ps.1", "sh.1", "pledge.2", "unveil.2", "getaddrinfo.3",
+    "head.1", "hostname.1", "logger.1", "ps.1", "sh.1", "pledge.2", "unveil.2", "getaddrinfo.3",
     "syslog.3", "acpibtn.4", "route.4", "hostname.if.5", "sshd_config.5",
     "syslog.conf.5", "daily.8", "rc.d.8", "rcctl.8",
     "resolvd.8", "route.8", "sshd.8", "sysctl.8", "syslogd.8",
@@ -310,17 +309,15 @@ def numbers() -> Iterator[tuple[str, str]]:
     kilo = 1024
     connect, exchange = transport.CONNECT_SECONDS, transport.EXCHANGE_SECONDS
     transient = [str(status) for status in sorted(wire.TRANSIENT)]
-    refused = backoff.refused(0.0), backoff.refused(1.0)
     # Of Back-off and Stages.
-    yield AGENT, f"begins at {backoff.BASE:g} seconds"
-    yield AGENT, f"never more than {backoff.CAP:g} seconds"
+    yield AGENT, f"at most {backoff.START:g} seconds"
+    yield AGENT, f"longer than {backoff.CAP:g} seconds"
+    yield AGENT, f"failed for {spelled(backoff.LASTING)},"
+    yield AGENT, f"longest delay is {backoff.LASTING_CAP:g} seconds"
     yield AGENT, f"though at most {backoff.RETRY_AFTER_CAP:g} seconds"
-    yield AGENT, f"after {refused[0]:g} to {refused[1]:g} seconds"
-    least, most = backoff.OVERLOAD_LEAST, backoff.OVERLOAD_CAP
-    yield AGENT, f"after {least:g} to {most:g} seconds, evenly"
-    yield AGENT, f"within {most:g} seconds, half"
-    yield AGENT, f"within {math.ceil(backoff.spread(1, 1, 0.5))} seconds"
-    yield AGENT, f"below {spelled(backoff.CUT_SHARE)} of the ceiling"
+    yield AGENT, f"below {spelled(backoff.CUT_SHARE)} of the longest delay"
+    for page in (BY_HAND, METADATA, USER_DATA):
+        yield page, f"begins with {backoff.START_BY_HAND:g} seconds"
     yield AGENT, f"has {spelled(backoff.LAST_TRY)} left"
     yield AGENT, f"has {connect:g} seconds to accept the connection"
     yield AGENT, f"looked up for {transport.RESOLVE_SECONDS:g} seconds at most"

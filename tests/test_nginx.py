@@ -84,7 +84,8 @@ def test_metadata_is_printed(nginx: Nginx) -> None:
         ("return 429;", "the service answered 429"),
         ("return 302 /elsewhere;", "the service refused: it answered 302"),
         ("return 403;", "the service refused: it answered 403"),
-        ("return 200 '<html>';", "sent, but the service did not confirm it"),
+        ("return 200 '<html>';", "a web page in place of its answer"),
+        ("return 200 'fine';", "sent, but the service did not confirm it"),
     ],
 )
 def test_a_failure_is_named(nginx: Nginx, location: str, reason: str) -> None:

@@ -18,7 +18,7 @@ from unittest import mock
 
 from scw_signal import document, flat, render, transport, wire
 from scw_signal.clock import Clock
-from scw_signal.errors import OtherStateError, ScwSignalError
+from scw_signal.errors import NonsenseError, OtherStateError, ScwSignalError
 from scw_signal.wire import Endpoint, Reply
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ def acknowledgement(data: bytes) -> None:
         confirmed = wire.judge_acknowledgement(Reply(200, {}, data), STATE)
     except OtherStateError as error:
         assert named not in {STATE, None}
+        check_text(error)
+    except NonsenseError as error:
+        assert data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
         check_text(error)
     else:
         assert named == (STATE if confirmed else None)
