@@ -25,7 +25,8 @@ class FakeClock(Clock):
     apart as they are in life.
 
     `settle` is called before each look at them: where threads are at work, it
-    waits for what they do without time passing.
+    waits for what they do without time passing. `patience` is for the same: so many
+    real seconds a look lasts at most, and never more than the wait itself.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,8 @@ class FakeClock(Clock):
         self.now = 1000.0  # not 0: nobody may take the start for the epoch
         self.waits: list[float] = []
         self.settle: Callable[[], None] = lambda: None
+        self.patience = 0.0
+        self._end = self.now
         self._plans: list[tuple[float, Callable[[], None]]] = []
 
     def monotonic(self) -> float:
@@ -66,23 +69,13 @@ class FakeClock(Clock):
         poll = select.poll()
         for descriptor in descriptors:
             poll.register(descriptor, event)
-        return bool(descriptors) and bool(poll.poll(0))
+        real = max(0.0, min(self._end - self.now, self.patience))
+        return bool(descriptors) and bool(poll.poll(math.ceil(real * 1000)))
 
 
 class SocketClock(FakeClock):
-    """A FakeClock for sockets with a real peer, which needs real time to answer.
+    """A FakeClock for sockets with a real peer, which needs real time to answer."""
 
-    A wait for descriptors is made, in real time, at most `bound` seconds long; if
-    nothing comes it has lasted as long as it was to.
-    """
-
-    def __init__(self, bound: float = 10.0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._bound = bound
-
-    def _ready(self, descriptors: tuple[int, ...], event: int) -> bool:
-        poll = select.poll()
-        for descriptor in descriptors:
-            poll.register(descriptor, event)
-        left = min(self._end - self.now, self._bound) if descriptors else 0.0
-        return bool(descriptors) and bool(poll.poll(max(0, math.ceil(left * 1000))))
+        self.patience = 10.0

@@ -80,16 +80,13 @@ class Try(NamedTuple):
         return float(after) if after.isdigit() else DATE_SECONDS
 
     @property
-    def refused(self) -> bool:
-        return self.reply is not None and self.reply.status in {302, 403}
-
-    @property
     def says_nothing(self) -> bool:
         """Whether it is a success that names no state."""
         reply = self.reply
         if reply is None or reply.status not in {200, 204}:
             return False
-        return b"STATE_DETAIL" not in reply.body.upper()
+        body = reply.body
+        return b"STATE_DETAIL" not in body.upper() and not body.startswith(b"<")
 
     @property
     def overload(self) -> bool:
@@ -102,8 +99,10 @@ class Try(NamedTuple):
 class PollClock(FakeClock):
     """Rounds a wait up to milliseconds, as poll(2) takes them."""
 
-    def wait(self, seconds: float, *descriptors: int) -> bool:
-        return super().wait(math.ceil(seconds * 1000) / 1000, *descriptors)
+    def _poll(self, seconds: float, descriptors: tuple[int, ...], event: int) -> bool:
+        if math.isfinite(seconds):
+            seconds = math.ceil(seconds * 1000) / 1000
+        return super()._poll(seconds, descriptors, event)
 
 
 class Witness(Service):
@@ -111,17 +110,20 @@ class Witness(Service):
 
     def __init__(self, endpoints: Sequence[Endpoint], clock: FakeClock) -> None:
         super().__init__(endpoints, clock, seconds=SILENCE)
+        self._given = clock
         self.tries: list[Try] = []
 
     def exchange(self, request: Request, budget: float) -> tuple[Reply, Endpoint]:
         begin, before, reply = self._clock.monotonic(), CountingSocket.received, None
         silent = False
+        self._given.patience = SILENCE
         try:
             reply, endpoint = super().exchange(request, budget)
         except ScwSignalError as error:
             silent = str(error).endswith("no answer in time")
             raise
         finally:
+            self._given.patience = 0.0
             received = CountingSocket.received - before
             end = self._clock.monotonic()
             self.tries.append(Try(begin, end, request.target, reply, received, silent))
@@ -263,18 +265,16 @@ def check(guest: Guest, receipt: Receipt | None, seconds: float = math.inf) -> N
 def apart(tries: Sequence[Try]) -> tuple[list[Try], list[Try]]:
     """Return the signals, and the questions that come after them.
 
-    A signal whose reply says nothing lasts until the document was looked at, which
-    the agent does three times.
+    A signal whose reply says nothing lasts until the document was looked at, and has
+    failed with what that has failed with.
     """
     signals: list[Try] = []
     questions: list[Try] = []
-    looks = 0
     for before, each in itertools.pairwise((tries[0], *tries)):
         if each.target == "/state":
             signals.append(each)
-        elif before.target == "/state" and before.says_nothing and looks < 3:
-            looks += 1
-            signals[-1] = before._replace(end=each.end)
+        elif before.target == "/state" and before.says_nothing:
+            signals[-1] = each._replace(begin=before.begin, received=before.received)
         else:
             questions.append(each)
     return signals, questions
@@ -286,31 +286,21 @@ def check_receipt(guest: Guest, receipt: Receipt, signals: Sequence[Try]) -> Non
     last = signals[-1].reply
     assert last is not None
     assert last.status in {200, 204}, "the service did not take it"
-    has_it = guest.service.state_detail == receipt.state
-    assert has_it or not receipt.confirmed
-    # What looks like an acknowledgement but says nothing might be one.
-    assert has_it or last.body.startswith(b"<!DOCTYPE")
+    assert guest.service.state_detail == receipt.state
 
 
 def check_pace(
     guest: Guest, tries: Sequence[Try], draws: Sequence[float], seconds: float
 ) -> None:
     """Hold the pauses between tries against the policy, which is spelt out here."""
-    overloads = 0
     for number, (one, other) in enumerate(itertools.pairwise(tries), 1):
         asked, draw = min(60.0, one.asked), draws[number - 1]
-        ceiling = min(15.0, 0.25 * 2.0 ** (number - 1))
-        if guest.insists:
-            overloads += one.overload or overloads > 0
-        longest = asked + ceiling * draw
-        if overloads:
-            longest = asked + (180 * draw**4 if overloads == 1 else 60 + 120 * draw)
-        shortest = min(longest, asked + ceiling / 8)
-        if guest.insists and one.overload:
-            shortest = longest
-        if one.refused:
-            longest = shortest = 7.5 + 7.5 * draw
-        if not any(one.end <= moment <= other.begin for moment in guest.changes):
+        elapsed = one.end - tries[0].end
+        ceiling = min(elapsed + (2.0 if guest.insists else 0.25), 60.0)
+        longest = asked + ceiling * (2 + draw) / 3
+        shortest = asked + ceiling / 8
+        changed = any(one.end <= moment <= other.begin for moment in guest.changes)
+        if one.overload or not changed:
             shortest = longest
         last = tries[0].begin + seconds - 1.0
         if abs(other.begin - last) < EPSILON:  # the last try that there is time for
@@ -420,33 +410,22 @@ TestWorst.settings = settings(
 # The pace
 
 
-def test_an_outage_of_an_hour_costs_a_request_every_seven_seconds() -> None:
-    with loopback(), Emulator(document=DOCUMENT, faults=["404"]) as service:
-        guest = Guest(service)
-        guest.cure(3600)
-        check(guest, guest.boot())
-        tries = len(guest.client.tries)
-    assert 3600 / 7.5 * 0.8 < tries < 3600 / 7.5 * 1.2
-
-
-@pytest.mark.parametrize("fault", ["429", "503", "hang"])
-def test_an_overload_of_an_hour_costs_a_request_every_two_minutes(
-    fault: str,
-) -> None:
+@pytest.mark.parametrize("fault", ["404", "403", "429", "503", "hang", "html"])
+def test_an_outage_of_an_hour_costs_a_request_a_minute(fault: str) -> None:
     with loopback(), Emulator(document=DOCUMENT, faults=[fault]) as service:
         guest = Guest(service)
-        guest.cure(3600)
+        guest.cure(3500)
         check(guest, guest.boot())
         tries = len(guest.client.tries)
-    assert 3600 / 120 * 0.8 < tries < 3600 / 120 * 1.3
+    assert 60 < tries < 90
 
 
 def test_a_service_that_asks_for_a_day_is_asked_again_within_minutes() -> None:
     with loopback(), Emulator(document=DOCUMENT, faults=["429-after=86400"]) as service:
         guest = Guest(service)
-        guest.cure(3600)
+        guest.cure(3500)
         check(guest, guest.boot())
-        assert 3600 / 240 - 1 <= len(guest.client.tries) <= 3600 / 120 + 1
+        assert 3500 / 120 <= len(guest.client.tries) <= 3500 / 100 + 2
 
 
 def test_a_network_that_never_rests_is_no_reason_for_a_storm() -> None:
@@ -455,7 +434,7 @@ def test_a_network_that_never_rests_is_no_reason_for_a_storm() -> None:
         guest.cure(600)
         changes = [number / 10 for number in range(6000)]
         check(guest, guest.boot(changes=changes))
-        assert len(guest.client.tries) < 600 / 1.5
+        assert len(guest.client.tries) < 600 / 5
 
 
 def test_the_log_of_an_hour_without_a_service_is_short() -> None:
@@ -476,14 +455,15 @@ def test_a_web_page_in_place_of_an_acknowledgement_is_not_the_last_word() -> Non
     assert receipt.tries == 4
 
 
-def test_web_pages_for_ever_do_not_keep_the_agent_for_ever() -> None:
+def test_web_pages_are_never_taken_for_an_acknowledgement() -> None:
     with loopback(), Emulator(document=DOCUMENT, faults=["state/html"]) as service:
         guest = Guest(service)
+        guest.cure(3000)
         receipt = guest.boot()
+        assert service.state_detail == "booted"
     check(guest, receipt)
-    assert not receipt.confirmed
-    assert receipt.tries == 4
-    assert guest.clock.now - guest.client.tries[0].begin < 0.25 + 0.5 + 1.0
+    assert receipt.confirmed
+    assert guest.clock.now > 3000
 
 
 # The whole process
@@ -626,7 +606,7 @@ def test_killed_while_it_writes_it_leaves_every_file_old_or_new(
     new = left_behind(tmp_path / "new", {"name": "y" * 3000})
     with Emulator(document={"name": "y" * 3000}) as service:
         words = serving(service.url, directory)
-        for number in range(1, 5):
+        for number in range(1, 4):  # a file each
             died = run("scw-signald", *words, env={**env, "DIE_IN": f"{call} {number}"})
             assert died.status == -signal.SIGKILL
             found = stored(directory)
@@ -722,7 +702,7 @@ exit "$status"
 
 
 @pytest.mark.usefixtures("commands")
-@pytest.mark.parametrize("pages", [4, 5, 6, 8, 12])
+@pytest.mark.parametrize("pages", [3, 4, 5, 7, 11])
 def test_on_a_full_disk_the_signal_goes_out_and_every_file_is_old_or_new(
     tmp_path: Path, pages: int
 ) -> None:
@@ -756,7 +736,7 @@ def test_on_a_full_disk_the_signal_goes_out_and_every_file_is_old_or_new(
     assert (found == new) == ("No space left on device" not in done.stderr)
     assert done.stderr.count("No space left") <= 2  # for the state, and for the rest
     # A later file is not newer than one that did not fit.
-    assert (found["state"] == new["state"]) == (pages > 4)
+    assert (found["state"] == new["state"]) == (pages > 3)
 
 
 # The time of day
@@ -791,7 +771,7 @@ def test_nothing_depends_on_the_time_of_day(tmp_path: Path) -> None:
     faults = ["state/reset:1", "state/404:1", "state/429-date=1:1", "conf/404:1"]
     with Emulator(faults=faults) as service:
         words = serving(service.url, directory)
-        agent_ = run("scw-signald", *words, "--deadline", "5", env=env)
+        agent_ = run("scw-signald", *words, "--deadline", "60", env=env)
         by_hand = run("scw-signal-state", *words[2:4], "booted", env=env)
         live = run("scw-metadata", *words[2:4], "hostname", env=env)
     cached = run("scw-metadata", "--cached", *words[4:], "hostname", env=env)
