@@ -388,7 +388,9 @@ def hostile_url() -> Iterator[str]:
         pytest.param([METADATA, "--json"], id="json"),
         pytest.param([METADATA, "hostname", "tags.0"], id="values"),
         pytest.param([METADATA, f"ho{ESCAPES[:-1]}s"], id="a key that is near"),
-        pytest.param([AGENT, "-d", "-v", "--no-dns"], id="the agent"),
+        pytest.param(
+            [AGENT, "-d", "-v", "--no-dns", "--deadline", "1"], id="the agent"
+        ),
         pytest.param([AGENT, "-n", "--dns-name", "localhost"], id="check-up"),
         pytest.param([AGENT, "-n", "--json", "--dns-name", "x"], id="its JSON"),
     ],
