@@ -216,9 +216,12 @@ class Duties:
             self._answer(channel, *frame)
 
     def stop(self) -> None:
-        """End a script that still runs, and what it has started, within a second."""
+        """End a script that was not seen to end, and what it started, in a second.
+
+        That it has ended since, of this same stop perhaps, does not spare the rest.
+        """
         script = self._script
-        if script is None or script.poll() is not None:
+        if script is None or script.returncode is not None:
             return
         clock = Clock()  # without a stop, for this is one
         end = clock.monotonic() + GRACE_SECONDS

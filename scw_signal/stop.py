@@ -46,8 +46,9 @@ class Stop:
     def __enter__(self) -> Stop:
         """Take the signals over, also where they were inherited as blocked."""
         self._open()
-        for number in SIGNALS:
-            self._before[number] = signal.signal(number, _written_already)
+        with held_back():
+            for number in SIGNALS:
+                self._before[number] = signal.signal(number, _written_already)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return self
 
@@ -58,8 +59,9 @@ class Stop:
         trace: TracebackType | None,
     ) -> None:
         """Leave the signals as they were; raises Stopped if one came unheard."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type] # as it gave it
+        with held_back():
+            for number, handler in self._before.items():
+                signal.signal(number, handler)  # type: ignore[arg-type] # as it gave it
         try:
             if error is None and not self.heard:
                 self.check()
@@ -108,7 +110,11 @@ class Stop:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """Hold both signals back; a thread that is started here never gets one."""
+    """Hold both signals back; a thread that is started here never gets one.
+
+    Nor does a change of handlers: Python writes a traceback for a signal that comes
+    in the middle of one, and forgets it.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield

@@ -335,6 +335,20 @@ def test_a_stop_ends_a_script_and_what_it_started_within_a_second(
     assert not [number for number in numbers if alive(number)]
 
 
+def test_a_stop_ends_what_a_script_started_that_has_just_ended(half: Half) -> None:
+    pids = half.directory / "pids"
+    os.mkfifo(pids)
+    script = f"#!/bin/sh\nsleep 300 & echo $$ $! >{pids}\nwait; wait; wait\n"
+    asking = threading.Thread(target=ask_in_vain, args=(half.parent, script.encode()))
+    asking.start()
+    leader, job = (int(word) for word in pids.read_text().split())
+    half.leave()
+    asking.join(PATIENCE)
+    os.kill(leader, signal.SIGKILL)  # by whoever stops everything at once
+    half.duties.stop()
+    assert not alive(job)
+
+
 def alive(number: int) -> bool:
     """Tell whether a process runs: one that nobody has waited for does not."""
     try:

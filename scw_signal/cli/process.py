@@ -8,10 +8,12 @@ import sys
 
 # Not signal, which loads enum: a third of a cached look-up.
 from _signal import (  # type: ignore[import-not-found] # typeshed has it not
+    SIG_BLOCK,
     SIG_DFL,
     SIG_UNBLOCK,
     SIGINT,
     SIGPIPE,
+    SIGTERM,
     default_int_handler,
     getsignal,
     pthread_sigmask,
@@ -45,7 +47,9 @@ def run(command: str) -> NoReturn:
     # At Ctrl-C the kernel ends the process. As an exception it would come out of the
     # middle of an import, as another error or not at all.
     if getsignal(SIGINT) is default_int_handler:
+        pthread_sigmask(SIG_BLOCK, {SIGINT})  # see stop.held_back
         signal(SIGINT, SIG_DFL)
+        pthread_sigmask(SIG_UNBLOCK, {SIGINT})
     _keep_standard_descriptors()
     gc.disable()  # most commands are over before it would find anything
     try:
@@ -133,11 +137,12 @@ def warn(name: str, message: str) -> None:
 def die_of(number: int) -> NoReturn:
     """End this process as a signal would have, so that a shell can tell."""
     try:
+        pthread_sigmask(SIG_BLOCK, {SIGINT, SIGTERM})  # see stop.held_back
         signal(number, SIG_DFL)
-        pthread_sigmask(SIG_UNBLOCK, {number})
     except (OSError, ValueError):
         pass  # SIGKILL, which needs neither, or a number that Python does not know
     os.kill(os.getpid(), number)
+    pthread_sigmask(SIG_UNBLOCK, {number})
     os._exit(128 + number)  # what shells make of it; one that does not end a process
 
 

@@ -7,6 +7,7 @@ its end; a stop of either ends both, with the script that is being waited for.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import resource
@@ -47,16 +48,13 @@ def split(
     """
     # Inherited as ignored, it would take the child's fate away from waitpid(2).
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    agents, ours = socket.socketpair()
-    lifeline, held = os.pipe()
-    try:
+    with contextlib.ExitStack() as undo:
+        agents, ours = map(undo.enter_context, socket.socketpair())
+        lifeline, held = os.pipe()
+        undo.callback(os.close, lifeline)
+        undo.callback(os.close, held)
         number = stop.fork()
-    except OSError:
-        agents.close()
-        ours.close()
-        os.close(lifeline)
-        os.close(held)
-        raise
+        undo.pop_all()
     if number != 0:
         agents.close()
         os.close(held)
