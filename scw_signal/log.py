@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import syslog
 from typing import TYPE_CHECKING
 
@@ -53,11 +54,18 @@ def to_syslog(identity: str) -> Callable[[int, str], None]:
 
 
 def to_stderr(identity: str) -> Callable[[int, str], None]:
-    """Return a sink that is standard error."""
+    """Return a sink that is standard error.
+
+    A line that nobody makes room for is dropped: neither the signal nor a stop
+    waits for the reader of a pipe.
+    """
+    ready = select.poll()
+    ready.register(2, select.POLLOUT)
 
     def sink(_priority: int, message: str) -> None:
         try:
-            os.write(2, f"{identity}: {message}\n".encode(errors="replace"))
+            if ready.poll(0):
+                os.write(2, f"{identity}: {message}\n".encode(errors="replace"))
         except OSError:
             pass  # nobody is left to be told
 

@@ -30,20 +30,22 @@ ASK_AGAIN_CAP = 1.0  # ... up to this
 BLOCKED_SECONDS = 5.0  # after which another question goes out beside the first
 ANY_PORT = 80  # where only the name matters
 
-# That a name does not exist is an answer: somebody has been asked. On OpenBSD, libc
-# says EAI_NODATA for that too, but also without a resolv.conf(5), with an empty one
-# and where the name server refuses, so there it is no answer (tried on 7.7-current).
-# EAI_NODATA is not everywhere.
-_ANSWERS = frozenset(
-    number
-    for number in (
-        socket.EAI_NONAME,
-        None
-        if sys.platform.startswith("openbsd")
-        else getattr(socket, "EAI_NODATA", None),
-    )
-    if number is not None
-)
+
+def no_such_name(platform: str) -> frozenset[int]:
+    """Return the errors of getaddrinfo(3) that say that a name does not exist.
+
+    Which is an answer: somebody has been asked. On OpenBSD, libc says EAI_NODATA for
+    that too, but also without a resolv.conf(5), with an empty one and where the name
+    server refuses, so there it is no answer (tried on 7.7-current). Not every system
+    has it.
+    """
+    answers = {socket.EAI_NONAME}
+    if not platform.startswith("openbsd") and hasattr(socket, "EAI_NODATA"):
+        answers.add(socket.EAI_NODATA)
+    return frozenset(answers)
+
+
+_ANSWERS = no_such_name(sys.platform)
 
 
 class _Question:

@@ -229,6 +229,23 @@ def test_both_halves_of_an_agent_that_prepares_the_server(
     assert [mark for mark in life.marks if mark not in root] == agents
 
 
+def test_files_are_hidden_by_root_and_promises_made_without_it(
+    live: Callable[..., Life], tmp_path: Path
+) -> None:
+    """The directory may be below one that the agent's own user may not search."""
+    there = rooted.place(tmp_path)
+    with Emulator() as service:
+        words = ("--no-dns", "--url", service.url, "--run-dir", str(tmp_path / "run"))
+        life = live(*words, namespace=there)
+    assert life.status == 0
+    calls = (tmp_path / "trace").read_text(errors="replace").splitlines()
+    steps = [
+        next(number for number, call in enumerate(calls) if step in call)
+        for step in ("/mark|unveil", "setresuid(", "/mark|pledge")
+    ]
+    assert steps == sorted(steps)
+
+
 def test_both_halves_when_they_are_stopped_while_a_script_runs(
     live: Callable[..., Life], tmp_path: Path
 ) -> None:

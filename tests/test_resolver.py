@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from scw_signal.resolver import Resolver
+from scw_signal.resolver import Resolver, no_such_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,6 +122,12 @@ def test_that_there_is_no_such_name_is_an_answer(make: Make, number: int) -> Non
     resolver, lookups = make(socket.gaierror(number, "no such name"), FAILURE)
     assert resolver.await_answer(NAME, 15)
     assert lookups.asked == [0]
+
+
+@pytest.mark.parametrize("platform", ["openbsd", "openbsd7"])
+def test_on_openbsd_no_data_is_no_answer(platform: str) -> None:
+    assert socket.EAI_NODATA not in no_such_name(platform)
+    assert socket.EAI_NONAME in no_such_name(platform)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from installed import BIN, Result, run, start
+from installed import BIN, ENVIRONMENT, PATIENCE, Result, run, start
 from scw_signal.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -196,6 +197,27 @@ def test_a_signal_ends_it_with_one_plain_line(
         _, err = process.communicate(timeout=3)
     assert err == f"scw-signald: stopped by {number.name}\n"
     assert process.returncode == -number
+
+
+def test_a_standard_error_that_nobody_reads_does_not_hold_up_the_signal(
+    service: Emulator, tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
+    done = subprocess.run(
+        [BIN / "scw-signald", *arguments(service, tmp_path), "--no-dns"],
+        env=ENVIRONMENT,
+        stderr=writing,
+        timeout=PATIENCE,
+        check=False,
+    )
+    os.close(reading)
+    os.close(writing)
+    assert (done.returncode, service.server_state) == (0, "running")
 
 
 def test_a_resolver_that_says_nothing_is_a_warning(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -93,10 +94,22 @@ def test_what_was_written_can_be_read_byte_for_byte(
 def test_everybody_may_read_it_and_only_the_owner_write(
     opened: Store, directory: Path
 ) -> None:
-    os.umask(0)  # as lax as it can be
     opened.write("state", NEW)
     assert (directory / "state").stat().st_mode & 0o7777 == 0o644
     assert directory.stat().st_mode & 0o7777 == 0o755
+
+
+@pytest.mark.parametrize("umask", [0, 0o077, 0o777])
+def test_modes_are_what_was_asked_for_whatever_the_umask(
+    directory: Path, umask: int
+) -> None:
+    os.umask(umask)
+    made = Store(str(directory), 0o711)
+    made.write("state", NEW, 0o640)
+    made.close()
+    assert directory.stat().st_mode & 0o7777 == 0o711
+    assert (directory / "state").stat().st_mode & 0o7777 == 0o640
+    assert os.umask(0) == umask
 
 
 def test_a_system_that_writes_a_byte_at_a_time_gets_it_all(
@@ -147,6 +160,36 @@ def test_a_file_is_whole_and_on_the_disk_before_it_gets_its_name(
     opened.write("state", NEW)
     both = {"state": OLD, TEMPORARY: NEW}
     assert steps == [("fsync", both), ("rename", both)]
+
+
+@pytest.mark.parametrize(("durable", "synced"), [(True, 1), (False, 0)])
+def test_a_name_that_must_outlive_a_power_loss_is_synced_with_its_directory(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, *, durable: bool, synced: int
+) -> None:
+    directory.mkdir()
+    found = Store(str(directory), durable=durable)
+    seen = []
+
+    def watched(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            seen.append(contents(directory))
+
+    monkeypatch.setattr(os, "fsync", watched)
+    found.write("instance", NEW)
+    assert seen == [{"instance": NEW}] * synced
+    found.remove("instance")
+    assert seen == [{"instance": NEW}, {}][: 2 * synced]
+    found.close()
+
+
+def test_what_is_not_there_is_removed_already(opened: Store) -> None:
+    opened.remove("instance")
+
+
+def test_what_cannot_be_removed_is_an_error(opened: Store, directory: Path) -> None:
+    (directory / "instance").mkdir()
+    with pytest.raises(StoreError, match=r"/instance: "):
+        opened.remove("instance")
 
 
 def test_a_reader_sees_the_old_file_or_the_new_one(
