@@ -6,7 +6,9 @@ elsewhere nothing is done. Where a call fails the work goes on less confined
 and says so: a server that stays silent is worse.
 
 Written from the manual pages and from kern_pledge.c; proved on Linux by holding
-a trace of system calls against the promises, never run on an OpenBSD kernel.
+a trace of system calls against the promises, and tried by hand on the kernel of
+OpenBSD 7.7-current under QEMU. The promise dns lets the resolver's files through,
+on kernels since March 2026 to libc alone.
 """
 
 from __future__ import annotations
