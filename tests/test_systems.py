@@ -7,6 +7,7 @@ stand-in of this project's own, under dash. Neither BSD is here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -25,7 +26,7 @@ from installed import ENVIRONMENT, PATIENCE
 from scw_signal.emulator import Emulator
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 TOP = Path(__file__).resolve().parent.parent
 HERE = TOP / "tests/systems"
@@ -499,11 +500,17 @@ def test_nothing_in_the_unit_keeps_the_agent_from_anything(
 # FreeBSD and NetBSD.
 
 # In the agent's place: tells of its life in one FIFO, and does what comes in another.
+# Split in two, the halves do not tell each other of a stop, as the agent's do.
 AGENT = """#!{python} -I
 import os, signal, sys
 hangup = signal.getsignal(signal.SIGHUP).name
+halves = [os.getpid()]
+if "--set-hostname" in sys.argv:
+    halves.append(os.fork())
+    if halves[1] == 0:
+        signal.pause()
 with open("{root}/life", "w") as life:
-    print(os.getpid(), hangup, *sys.argv[1:], file=life)
+    print(*halves, hangup, *sys.argv[1:], file=life)
 if open("{root}/orders").read() == "signal":
     open("{state}", "w")
 """
@@ -547,7 +554,7 @@ class Service:
         subr = RC_SUBR[system].read_text()
         subr = subr.replace("/etc/rc.conf", f"{root}/etc/rc.conf")
         (root / "etc/rc.subr").write_text(subr)
-        self._process: int
+        self._halves: list[int] = []
         for name in ("life", "orders"):
             os.mkfifo(root / name)
         self.configure(**{RCVAR[system]: "YES"})
@@ -574,15 +581,24 @@ class Service:
 
     def born(self) -> list[str]:
         """Wait for the agent; return what it does on SIGHUP, and its words."""
-        number, *words = (self._root / "life").read_text().split()
-        self._process = os.pidfd_open(int(number))
+        words = (self._root / "life").read_text().split()
+        while words[0].isdigit():
+            self._halves.append(os.pidfd_open(int(words.pop(0))))
         return words
 
     def gone(self) -> None:
-        """Wait until the agent is no more."""
-        ended, _, _ = select.select([self._process], [], [], PATIENCE)
-        os.close(self._process)
-        assert ended
+        """Wait until the agent is no more, with both halves if it has two."""
+        while self._halves:
+            ended, _, _ = select.select(self._halves[:1], [], [], PATIENCE)
+            os.close(self._halves.pop(0))
+            assert ended
+
+    def close(self) -> None:
+        """Leave nothing behind where a test has failed."""
+        for half in self._halves:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(half, signal.SIGKILL)
+            os.close(half)
 
     def order(self, what: str) -> None:
         """Tell the agent what to do."""
@@ -590,8 +606,10 @@ class Service:
 
 
 @pytest.fixture(params=["freebsd", "netbsd"])
-def service(request: pytest.FixtureRequest, tmp_path: Path) -> Service:
-    return Service(request.param, tmp_path / "root")
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
+    service = Service(request.param, tmp_path / "root")
+    yield service
+    service.close()
 
 
 RUNS = r"scw_signal is running as pid \d+\.\n"
@@ -637,6 +655,20 @@ def test_start_does_nothing_while_it_runs_or_when_it_has_done_its_work(
 def test_stop_ends_the_agent(service: Service) -> None:
     service.do("start")
     service.born()
+    assert service.do("stop") == (0, "Stopping scw_signal.\n")
+    service.gone()
+    assert service.do("status") == (1, STOPPED)
+
+
+def test_both_halves_of_an_agent_that_is_split_are_told_and_stopped(
+    service: Service,
+) -> None:
+    flags = {RCVAR[service.system]: "YES", "scw_signal_flags": "--set-hostname"}
+    service.configure(**flags)
+    service.do("start")
+    service.born()
+    status, out = service.do("status")
+    assert (status, bool(re.fullmatch(r".* as pid \d+ \d+\.\n", out))) == (0, True)
     assert service.do("stop") == (0, "Stopping scw_signal.\n")
     service.gone()
     assert service.do("status") == (1, STOPPED)
