@@ -464,9 +464,11 @@ def tried(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     ("what", "answer"),
     [
         ("ENABLED", "enabled"),
-        ("WAITING", "activating"),
+        ("BOOT", "running"),  # it does not wait for the signal
+        ("WAITING", "active/running"),
         ("ROUTING-SOCKETS", "1"),
-        ("MULTI-USER", "active"),  # the boot does not wait for the signal
+        ("AFTER-CRASHES", "active, 7 restarts"),
+        ("STOPPED-AT-WORK", "inactive, success"),
         ("THEN", "active/exited"),
         ("BY-SYSLOG", "1"),  # where each line has its level
         ("OWNER", "scw-signal"),
@@ -474,6 +476,7 @@ def tried(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         ("SIGNALS", "1"),
         ("SIGNALS-AFTER-RESTART", "2"),
         ("AFTER-STOP", "nothing left"),
+        ("WRONG-FLAGS", "failed after 0 restarts"),
     ],
 )
 def test_the_unit_does_its_work_under_systemd(
@@ -493,7 +496,7 @@ def test_nothing_in_the_unit_keeps_the_agent_from_anything(
 ) -> None:
     assert "network: a route to 169.254.42.42 after" in tried[""]
     assert "metadata: stored" in tried[""]
-    for trouble in ("code=killed", "core-dump", "nothing will be", "internal error"):
+    for trouble in ("status=31/SYS", "nothing will be", "internal error"):
         assert trouble not in tried[""]
 
 
