@@ -743,7 +743,7 @@ def openrc(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     text = text.replace("/sbin/openrc-run", found("openrc-run"))
     (directory / "scw_signal").write_text(text.replace("@PREFIX@", "/usr/local"))
     done = ran(
-        found("unshare"), "--mount", "--pid", "--fork", "--mount-proc",
+        found("unshare"), "--mount", "--pid", "--kill-child", "--mount-proc",
         "sh", HERE / "openrc", directory,
     )  # fmt: skip
     print(done.stdout, done.stderr)  # for whom a test fails
@@ -762,6 +762,12 @@ def test_openrc_tells_each_state_of_the_service(openrc: list[str]) -> None:
         "stop 0",
         "agents left: 0",
         "status 3: * status: stopped",
+        "start 0",
+        "stop 1",
+        "after that: /run/scw_signal.pid /run/scw_signal/state",
+        "status 0: * status: at work",
+        "stop 0",
+        "state left: ",
         "start 0",
         "status 32: * status: ended without having signalled, see the log",
         "stop 0",
