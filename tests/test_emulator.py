@@ -224,7 +224,7 @@ def test_pipelined_requests_are_answered_in_order(service: Emulator) -> None:
 def test_an_idle_connection_is_closed_in_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(emulator, "IDLE", 0.01)
+    monkeypatch.setattr(emulator.service, "IDLE", 0.01)
     with Emulator() as service, plug(service, SIGNAL) as plugged:
         assert drain(plugged).endswith(b"STATE_DETAIL=booted\n")
 
@@ -836,7 +836,7 @@ def test_a_hanging_request_was_read_and_is_not_answered(service: Emulator) -> No
 def test_a_hanging_request_outlasts_an_idle_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(emulator, "IDLE", NO_WAIT / 4)
+    monkeypatch.setattr(emulator.service, "IDLE", NO_WAIT / 4)
     with Emulator(faults=["hang"]) as service, plug(service, SIGNAL) as plugged:
         plugged.settimeout(NO_WAIT)
         with pytest.raises(TimeoutError):

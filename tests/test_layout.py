@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, AbstractSet[str]] = {
     **dict.fromkeys(ROOT, ERRORS | PURE | CLOCK | EDGES),
     **dict.fromkeys(AGENT, ERRORS | PURE | CLOCK | EDGES | ROOT),
     **dict.fromkeys(CLI, ERRORS | PURE | CLOCK | EDGES | ROOT | AGENT | CLI),
-    **dict.fromkeys(EMULATOR, NOTHING),
+    **dict.fromkeys(EMULATOR, EMULATOR),
 }
 
 # What can neither read a clock, nor draw at random, nor open anything.

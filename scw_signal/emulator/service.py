@@ -1,0 +1,453 @@
+"""The service: its sockets and threads, the state of the platform, its memory.
+
+Strategy: one thread, the keeper, owns the listening socket and whatever happens
+by itself (the watchdog, the closed port). Each connection has a thread too.
+They share the state under one lock, and every wait in them ends with `close`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import socket
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, final
+
+from scw_signal.emulator.document import BOOTING, DOCUMENT, printable
+from scw_signal.emulator.faults import FAULTS, NO_FAULT, Delivery, Fault, parse_fault
+from scw_signal.emulator.protocol import (
+    ENDPOINTS,
+    Headers,
+    Incoming,
+    Reply,
+    TurnedAwayError,
+    acknowledgement,
+    formatted,
+    index,
+    read_request,
+    said,
+    signalled_state,
+    values,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+BACKLOG = 128  # connections that wait to be accepted
+HISTORY = 10_000  # requests, and events, that are remembered
+FIRST_FREE_PORT = 1024  # those below are root's
+REBOOT = 0.25  # seconds until a hard-rebooted server is starting again
+TICK = 0.02  # seconds between the keeper's looks at the clock
+IDLE = 75.0  # seconds until an idle connection is closed, as nginx does it
+GRACE = 1.0  # seconds for a client to read why it is turned away
+
+
+class Request(NamedTuple):
+    """One whole request, as it came, and what became of it."""
+
+    method: str
+    target: str
+    headers: Headers  # in their order
+    body: bytes
+    seconds: float  # since the emulator started
+    client: tuple[str, int]  # address and port
+    status: int | None  # None: it got no HTTP reply
+    fault: str | None  # the name of the fault that it met
+
+
+class Event(NamedTuple):
+    """Something that happened, for a human or a timeline to read."""
+
+    seconds: float  # since the emulator started
+    text: str
+
+    def __str__(self) -> str:
+        """Return the line that the command prints."""
+        return f"{self.seconds:8.3f} {self.text}"
+
+
+@final
+class Emulator:
+    """A metadata service that serves from its construction until `close`.
+
+    A `document` replaces the built-in one; `state_detail`, and `state` if it is
+    there, follow what happens. `faults` are written as for the command. A server
+    that does not signal `booted` within `watchdog` seconds is hard-rebooted, each
+    time again; None never does it.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        document: Mapping[str, object] | None = None,
+        faults: Sequence[str] = (),
+        watchdog: float | None = None,
+        user_data: Mapping[str, bytes] | Sequence[tuple[str, bytes]] = (),
+        vendor_data: bytes | None = None,
+        any_port: bool = False,
+    ) -> None:
+        """Serve; raises OSError if it can not listen, ValueError for a bad fault.
+
+        With `any_port`, user and vendor data are answered whatever port they are
+        asked for from.
+        """
+        self._faults = [parse_fault(spec) for spec in faults]
+        self._document = copy.deepcopy(dict(DOCUMENT if document is None else document))
+        self._watchdog = math.inf if watchdog is None else watchdog
+        self._user_data = dict(user_data)
+        self._vendor_data = vendor_data
+        self._any_port = any_port
+        self._host = host
+        self._listener: socket.socket | None = _listen(host, port)
+        self._port: int = self._listener.getsockname()[1]
+        self._start = time.monotonic()
+        self._closing = threading.Event()
+        self._lock = threading.Condition()  # guards what follows
+        self._server_state = "starting"
+        self._state_detail = BOOTING
+        # Moments are seconds since the start; inf never comes.
+        self._deadline = self._watchdog
+        self._reopening = math.inf
+        self._requests: deque[Request] = deque(maxlen=HISTORY)
+        self._events: deque[Event] = deque(maxlen=HISTORY)
+        self._follower: Callable[[Event], None] | None = None
+        self._workers: list[tuple[threading.Thread, socket.socket]] = []
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._keeper.start()
+        with self._lock:
+            self._settle()
+
+    def __enter__(self) -> Emulator:
+        """Return the emulator itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Close every socket and end every thread, whatever they wait for."""
+        self._closing.set()
+        with self._lock:
+            self._lock.notify_all()
+        self._keeper.join()  # after it there are no new workers
+        for _, connection in self._workers:
+            _shutdown(connection, socket.SHUT_RDWR)
+        for worker, _ in self._workers:
+            worker.join()
+
+    @property
+    def url(self) -> str:
+        """The address of the service, with no slash at the end."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    @property
+    def requests(self) -> list[Request]:
+        """The whole requests so far; one is here before its reply is sent."""
+        with self._lock:
+            return list(self._requests)
+
+    @property
+    def events(self) -> list[Event]:
+        """What happened so far."""
+        with self._lock:
+            return list(self._events)
+
+    @property
+    def server_state(self) -> str:
+        """`starting`, `running`, or for a quarter of a second `hard-rebooted`."""
+        with self._lock:
+            return self._server_state
+
+    @property
+    def state_detail(self) -> str:
+        """The state that was signalled last, or `booting kernel`."""
+        with self._lock:
+            return self._state_detail
+
+    @property
+    def user_data(self) -> dict[str, bytes]:
+        """The user data as it is now."""
+        with self._lock:
+            return dict(self._user_data)
+
+    def set_faults(self, faults: Sequence[str]) -> None:
+        """Replace what is left of the faults.
+
+        On return a port that is to be closed is closed, and one that is to be
+        open is open. Raises ValueError, and then nothing has changed.
+        """
+        parsed = [parse_fault(spec) for spec in faults]
+        with self._lock:
+            self._faults = parsed
+            self._reopening = math.inf
+            self._settle()
+
+    def set_document(self, document: Mapping[str, object]) -> None:
+        """Replace the metadata, as when somebody changes it in the console."""
+        with self._lock:
+            self._document = copy.deepcopy(dict(document))
+
+    def follow(self, follower: Callable[[Event], None]) -> None:
+        """Call `follower` with each event, with those so far at once.
+
+        It is called in the thread in which something happens, one at a time.
+        """
+        with self._lock:
+            self._follower = follower
+            for event in self._events:
+                follower(event)
+
+    def wait_until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Wait until `condition` holds, for `seconds` at most; tell whether it does.
+
+        It is asked at every event, with the emulator standing still.
+        """
+        with self._lock:
+            return self._lock.wait_for(condition, seconds)
+
+    # The keeper
+
+    def _keep(self) -> None:
+        while not self._closing.is_set():
+            with self._lock:
+                self._run_refusals()
+                self._run_watchdog()
+                self._lock.notify_all()
+            if self._listener:
+                self._accept(self._listener)
+            else:
+                self._closing.wait(TICK)
+        if self._listener:
+            self._listener.close()
+
+    def _run_refusals(self) -> None:
+        while self._refuses():
+            if self._reopening == math.inf:
+                self._reopening = self._now() + self._faults[0].left
+                self._close_port()
+            if self._now() < self._reopening:
+                return
+            del self._faults[0]
+            self._reopening = math.inf
+        if self._listener is None:
+            try:
+                self._listener = _listen(self._host, self._port)
+            except OSError:  # somebody took it meanwhile: the next tick tries again
+                return
+            self._happened("port open")
+
+    def _refuses(self) -> bool:
+        return bool(self._faults) and self._faults[0].name == "refuse"
+
+    def _close_port(self) -> None:
+        if self._listener is None:
+            return
+        self._listener.close()
+        self._listener = None
+        # Connections that are kept alive would go on being served. This ends
+        # those that are idle; a reply that is on its way still gets out.
+        for _, connection in self._workers:
+            _shutdown(connection, socket.SHUT_RD)
+        self._happened("port closed fault=refuse")
+
+    def _run_watchdog(self) -> None:
+        if self._now() < self._deadline:
+            return
+        if self._server_state == "starting":
+            self._become("hard-rebooted")
+            self._deadline = self._now() + REBOOT
+        else:
+            self._state_detail = BOOTING
+            self._become("starting")
+            self._deadline = self._now() + self._watchdog
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, address = listener.accept()
+        except OSError:  # nobody came in this tick, or who came has left already
+            return
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(IDLE)
+        client = (address[0], address[1])
+        worker = threading.Thread(
+            target=self._converse, args=(connection, client), daemon=True
+        )
+        with self._lock:
+            self._workers = [pair for pair in self._workers if pair[0].is_alive()]
+            self._workers.append((worker, connection))
+            worker.start()
+
+    # The workers
+
+    def _converse(self, connection: socket.socket, client: tuple[str, int]) -> None:
+        """Serve one connection, request after request."""
+        with connection, connection.makefile("rb") as stream:
+            try:
+                while self._exchange(stream, connection, client):
+                    pass
+            except TurnedAwayError as error:
+                self._turn_away(connection, error.reply)
+            except (OSError, EOFError):
+                pass  # the client has left, or has nothing more to ask
+
+    def _exchange(
+        self, stream: BinaryIO, connection: socket.socket, client: tuple[str, int]
+    ) -> bool:
+        """Serve one request, and tell whether there may be another."""
+        incoming = read_request(stream, connection)
+        with self._lock:
+            fault = self._take_fault(incoming.path)
+            kind = FAULTS[fault.name] if fault else NO_FAULT
+            argument = fault.argument if fault else 0.0
+            reply = self._answer(incoming, client[1]) if kind.effect else None
+            if kind.reply:
+                note = reply.note if reply else ""
+                reply = kind.reply(argument, self._state_detail)._replace(note=note)
+            self._record(incoming, client, reply, fault)
+            self._settle()
+            keep = incoming.keep and not kind.deliver and self._listener is not None
+        bodiless = incoming.method == "HEAD"
+        wire = reply.serialised(keep=keep, bodiless=bodiless) if reply else b""
+        if kind.deliver:
+            kind.deliver(Delivery(connection, wire, argument, self._closing))
+        else:
+            connection.sendall(wire)
+        return keep
+
+    def _turn_away(self, connection: socket.socket, reply: Reply) -> None:
+        with self._lock:
+            self._happened(f"? -> {reply.status} {reply.note}")
+        try:
+            connection.sendall(reply.serialised(keep=False, bodiless=False))
+            # What is not read makes closing a reset, and that can overtake the reply.
+            connection.shutdown(socket.SHUT_WR)
+            connection.settimeout(GRACE)
+            while connection.recv(65536):
+                pass
+        except OSError:
+            pass
+
+    # With the lock held
+
+    def _take_fault(self, path: str) -> Fault | None:
+        for at, fault in enumerate(self._faults):
+            if fault.name == "refuse":  # what stands behind it comes after it
+                return None
+            if fault.path is None or f"{path}/".startswith(f"{fault.path}/"):
+                rest = fault._replace(left=fault.left - 1)
+                self._faults[at : at + 1] = [rest] if rest.left else []
+                return fault
+        return None
+
+    def _answer(self, incoming: Incoming, port: int) -> Reply:
+        methods, _ = ENDPOINTS.get(incoming.endpoint, ((), ""))
+        if not methods:
+            return said(404, "not found")
+        if incoming.method not in methods:
+            return said(405, "method not allowed", ("Allow", ", ".join(methods)))
+        if incoming.path == "/":
+            return Reply(200, index().encode())
+        if incoming.path == "/state":
+            return self._take_signal(incoming.body)
+        if incoming.path == "/conf":
+            return self._tell(incoming)
+        return self._answer_data(incoming, port)
+
+    def _take_signal(self, body: bytes) -> Reply:
+        try:
+            self._state_detail = signalled_state(body)
+        except ValueError as error:
+            return said(400, str(error))
+        return acknowledgement(self._state_detail)
+
+    def _answer_data(self, incoming: Incoming, port: int) -> Reply:
+        if port >= FIRST_FREE_PORT and not self._any_port:
+            return said(403, "ask from a source port below 1024")
+        if incoming.path == "/user_data":
+            return formatted({"user_data": list(self._user_data)}, incoming)
+        key = incoming.key
+        if incoming.method == "PATCH":
+            return self._set_user_data(key, incoming)
+        value = self._user_data.get(key) if key else self._vendor_data
+        if value is None:
+            return said(404, "there is no such key")
+        if incoming.method == "DELETE":
+            del self._user_data[key]
+            return Reply(204, note=f"deleted={len(value)}")
+        return Reply(200, value)
+
+    def _set_user_data(self, key: str, incoming: Incoming) -> Reply:
+        if "text/plain" not in values(incoming.headers, "content-type"):
+            return said(400, "user data is text/plain")
+        self._user_data[key] = incoming.body
+        return Reply(204, note=f"bytes={len(incoming.body)}")
+
+    def _tell(self, incoming: Incoming) -> Reply:
+        document = {**self._document, "state_detail": self._state_detail}
+        if "state" in document:
+            document["state"] = self._server_state
+        return formatted(document, incoming)
+
+    def _record(
+        self,
+        incoming: Incoming,
+        client: tuple[str, int],
+        reply: Reply | None,
+        fault: Fault | None,
+    ) -> None:
+        status = reply.status if reply else None
+        name = fault.name if fault else None
+        self._requests.append(Request(*incoming[:4], self._now(), client, status, name))
+        words = [printable(incoming.method, 20), printable(incoming.target), "->"]
+        words += [str(status or "-"), reply.note if reply else ""]
+        words += [f"fault={name}" if name else ""]
+        self._happened(" ".join(filter(None, words)))
+        if self._state_detail == "booted" and self._server_state != "running":
+            self._become("running")
+            self._deadline = math.inf
+
+    def _become(self, state: str) -> None:
+        before, self._server_state = self._server_state, state
+        self._happened(f"server {before} -> {state}")
+
+    def _happened(self, text: str) -> None:
+        event = Event(self._now(), text)
+        self._events.append(event)
+        self._lock.notify_all()
+        if self._follower:
+            self._follower(event)
+
+    def _settle(self) -> None:
+        """Wait until the port is as the faults want it.
+
+        Not for ever: a port that is to be opened may be somebody else's by now.
+        """
+        self._lock.wait_for(
+            lambda: (
+                self._refuses() == (self._listener is None) or self._closing.is_set()
+            ),
+            timeout=GRACE,
+        )
+
+    def _now(self) -> float:
+        return time.monotonic() - self._start
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    listener.settimeout(TICK)
+    return listener
+
+
+def _shutdown(connection: socket.socket, how: int) -> None:
+    try:
+        connection.shutdown(how)
+    except OSError:  # its own thread has closed it
+        pass
