@@ -29,7 +29,8 @@ from __future__ import annotations
 
 from scw_signal.emulator.document import DOCUMENT, flatten
 from scw_signal.emulator.faults import FAULTS, parse_fault
-from scw_signal.emulator.service import Emulator, Event, Request
+from scw_signal.emulator.history import Event, Request
+from scw_signal.emulator.service import Emulator
 
 __all__ = [
     "DOCUMENT",

@@ -1,4 +1,4 @@
-"""The service: its sockets and threads, the state of the platform, its memory.
+"""The service: its sockets, its threads, and its memory.
 
 Strategy: one thread, the keeper, owns the listening socket and whatever happens
 by itself (the watchdog, the closed port). Each connection has a thread too.
@@ -7,65 +7,29 @@ They share the state under one lock, and every wait in them ends with `close`.
 
 from __future__ import annotations
 
-import copy
 import math
 import socket
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, final
+from typing import TYPE_CHECKING, BinaryIO, final
 
-from scw_signal.emulator.document import BOOTING, DOCUMENT, printable
+from scw_signal.emulator.document import DOCUMENT, printable
 from scw_signal.emulator.faults import FAULTS, NO_FAULT, Delivery, Fault, parse_fault
-from scw_signal.emulator.protocol import (
-    ENDPOINTS,
-    Headers,
-    Incoming,
-    Reply,
-    TurnedAwayError,
-    acknowledgement,
-    formatted,
-    index,
-    read_request,
-    said,
-    signalled_state,
-    values,
-)
+from scw_signal.emulator.history import Event, Request
+from scw_signal.emulator.platform import Platform
+from scw_signal.emulator.protocol import TurnedAwayError, read_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from scw_signal.emulator.protocol import Incoming, Reply
+
 BACKLOG = 128  # connections that wait to be accepted
 HISTORY = 10_000  # requests, and events, that are remembered
-FIRST_FREE_PORT = 1024  # those below are root's
-REBOOT = 0.25  # seconds until a hard-rebooted server is starting again
 TICK = 0.02  # seconds between the keeper's looks at the clock
 IDLE = 75.0  # seconds until an idle connection is closed, as nginx does it
 GRACE = 1.0  # seconds for a client to read why it is turned away
-
-
-class Request(NamedTuple):
-    """One whole request, as it came, and what became of it."""
-
-    method: str
-    target: str
-    headers: Headers  # in their order
-    body: bytes
-    seconds: float  # since the emulator started
-    client: tuple[str, int]  # address and port
-    status: int | None  # None: it got no HTTP reply
-    fault: str | None  # the name of the fault that it met
-
-
-class Event(NamedTuple):
-    """Something that happened, for a human or a timeline to read."""
-
-    seconds: float  # since the emulator started
-    text: str
-
-    def __str__(self) -> str:
-        """Return the line that the command prints."""
-        return f"{self.seconds:8.3f} {self.text}"
 
 
 @final
@@ -96,22 +60,20 @@ class Emulator:
         asked for from.
         """
         self._faults = [parse_fault(spec) for spec in faults]
-        self._document = copy.deepcopy(dict(DOCUMENT if document is None else document))
-        self._watchdog = math.inf if watchdog is None else watchdog
-        self._user_data = dict(user_data)
-        self._vendor_data = vendor_data
-        self._any_port = any_port
         self._host = host
         self._listener: socket.socket | None = _listen(host, port)
         self._port: int = self._listener.getsockname()[1]
         self._start = time.monotonic()
         self._closing = threading.Event()
         self._lock = threading.Condition()  # guards what follows
-        self._server_state = "starting"
-        self._state_detail = BOOTING
-        # Moments are seconds since the start; inf never comes.
-        self._deadline = self._watchdog
-        self._reopening = math.inf
+        self._platform = Platform(
+            DOCUMENT if document is None else document,
+            user_data=user_data,
+            vendor_data=vendor_data,
+            any_port=any_port,
+            watchdog=watchdog,
+        )
+        self._reopening = math.inf  # seconds since the start; inf never comes
         self._requests: deque[Request] = deque(maxlen=HISTORY)
         self._events: deque[Event] = deque(maxlen=HISTORY)
         self._follower: Callable[[Event], None] | None = None
@@ -162,19 +124,19 @@ class Emulator:
     def server_state(self) -> str:
         """`starting`, `running`, or for a quarter of a second `hard-rebooted`."""
         with self._lock:
-            return self._server_state
+            return self._platform.server_state
 
     @property
     def state_detail(self) -> str:
         """The state that was signalled last, or `booting kernel`."""
         with self._lock:
-            return self._state_detail
+            return self._platform.state_detail
 
     @property
     def user_data(self) -> dict[str, bytes]:
         """The user data as it is now."""
         with self._lock:
-            return dict(self._user_data)
+            return dict(self._platform.user_data)
 
     def set_faults(self, faults: Sequence[str]) -> None:
         """Replace what is left of the faults.
@@ -191,7 +153,7 @@ class Emulator:
     def set_document(self, document: Mapping[str, object]) -> None:
         """Replace the metadata, as when somebody changes it in the console."""
         with self._lock:
-            self._document = copy.deepcopy(dict(document))
+            self._platform.set_document(document)
 
     def follow(self, follower: Callable[[Event], None]) -> None:
         """Call `follower` with each event, with those so far at once.
@@ -217,7 +179,7 @@ class Emulator:
         while not self._closing.is_set():
             with self._lock:
                 self._run_refusals()
-                self._run_watchdog()
+                self._tell(self._platform.advance(self._now()))
                 self._lock.notify_all()
             if self._listener:
                 self._accept(self._listener)
@@ -255,17 +217,6 @@ class Emulator:
         for _, connection in self._workers:
             _shutdown(connection, socket.SHUT_RD)
         self._happened("port closed fault=refuse")
-
-    def _run_watchdog(self) -> None:
-        if self._now() < self._deadline:
-            return
-        if self._server_state == "starting":
-            self._become("hard-rebooted")
-            self._deadline = self._now() + REBOOT
-        else:
-            self._state_detail = BOOTING
-            self._become("starting")
-            self._deadline = self._now() + self._watchdog
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -305,10 +256,12 @@ class Emulator:
             fault = self._take_fault(incoming.path)
             kind = FAULTS[fault.name] if fault else NO_FAULT
             argument = fault.argument if fault else 0.0
-            reply = self._answer(incoming, client[1]) if kind.effect else None
+            reply = self._platform.answer(incoming, client[1]) if kind.effect else None
             if kind.reply:
                 note = reply.note if reply else ""
-                reply = kind.reply(argument, self._state_detail)._replace(note=note)
+                reply = kind.reply(argument, self._platform.state_detail)._replace(
+                    note=note
+                )
             self._record(incoming, client, reply, fault)
             self._settle()
             keep = incoming.keep and not kind.deliver and self._listener is not None
@@ -345,55 +298,6 @@ class Emulator:
                 return fault
         return None
 
-    def _answer(self, incoming: Incoming, port: int) -> Reply:
-        methods, _ = ENDPOINTS.get(incoming.endpoint, ((), ""))
-        if not methods:
-            return said(404, "not found")
-        if incoming.method not in methods:
-            return said(405, "method not allowed", ("Allow", ", ".join(methods)))
-        if incoming.path == "/":
-            return Reply(200, index().encode())
-        if incoming.path == "/state":
-            return self._take_signal(incoming.body)
-        if incoming.path == "/conf":
-            return self._tell(incoming)
-        return self._answer_data(incoming, port)
-
-    def _take_signal(self, body: bytes) -> Reply:
-        try:
-            self._state_detail = signalled_state(body)
-        except ValueError as error:
-            return said(400, str(error))
-        return acknowledgement(self._state_detail)
-
-    def _answer_data(self, incoming: Incoming, port: int) -> Reply:
-        if port >= FIRST_FREE_PORT and not self._any_port:
-            return said(403, "ask from a source port below 1024")
-        if incoming.path == "/user_data":
-            return formatted({"user_data": list(self._user_data)}, incoming)
-        key = incoming.key
-        if incoming.method == "PATCH":
-            return self._set_user_data(key, incoming)
-        value = self._user_data.get(key) if key else self._vendor_data
-        if value is None:
-            return said(404, "there is no such key")
-        if incoming.method == "DELETE":
-            del self._user_data[key]
-            return Reply(204, note=f"deleted={len(value)}")
-        return Reply(200, value)
-
-    def _set_user_data(self, key: str, incoming: Incoming) -> Reply:
-        if "text/plain" not in values(incoming.headers, "content-type"):
-            return said(400, "user data is text/plain")
-        self._user_data[key] = incoming.body
-        return Reply(204, note=f"bytes={len(incoming.body)}")
-
-    def _tell(self, incoming: Incoming) -> Reply:
-        document = {**self._document, "state_detail": self._state_detail}
-        if "state" in document:
-            document["state"] = self._server_state
-        return formatted(document, incoming)
-
     def _record(
         self,
         incoming: Incoming,
@@ -408,13 +312,11 @@ class Emulator:
         words += [str(status or "-"), reply.note if reply else ""]
         words += [f"fault={name}" if name else ""]
         self._happened(" ".join(filter(None, words)))
-        if self._state_detail == "booted" and self._server_state != "running":
-            self._become("running")
-            self._deadline = math.inf
+        self._tell(self._platform.run_if_booted())
 
-    def _become(self, state: str) -> None:
-        before, self._server_state = self._server_state, state
-        self._happened(f"server {before} -> {state}")
+    def _tell(self, change: str | None) -> None:
+        if change:
+            self._happened(change)
 
     def _happened(self, text: str) -> None:
         event = Event(self._now(), text)
