@@ -101,8 +101,9 @@ def test_curl_does_what_the_vendors_script_does(curl: str, tmp_path: Path) -> No
         assert asked(*plain, f"@{sent}", f"{where}/role") == "204"
         assert asked(f"{where}/role") == "200"
         assert value.read_bytes() == EVERY_BYTE
-        assert asked(where) == "200"
-        assert value.read_bytes() == b"USER_DATA=1\nUSER_DATA_0=role\n"
+        for listed in (where, f"{where}/"):
+            assert asked(listed) == "200"
+            assert value.read_bytes() == b"USER_DATA=1\nUSER_DATA_0=role\n"
         assert asked("-X", "DELETE", f"{where}/role") == "204"
         assert service.user_data == {}
         assert fetch(curl, f"{where}/role").stdout.startswith("ask from a source port")

@@ -106,11 +106,14 @@ def stocked() -> Iterator[Emulator]:
         yield service
 
 
-def test_the_keys_of_user_data_are_listed_in_both_forms(stocked: Emulator) -> None:
-    text = ask(stocked, "GET", "/user_data")
+@pytest.mark.parametrize("target", ["/user_data", "/user_data/"])
+def test_the_keys_of_user_data_are_listed_in_both_forms(
+    stocked: Emulator, target: str
+) -> None:
+    text = ask(stocked, "GET", target)
     assert text.body == b"USER_DATA=2\nUSER_DATA_0=role\nUSER_DATA_1=cloud-init\n"
     assert text.headers["content-type"] == "text/plain"
-    form = ask(stocked, "GET", "/user_data?format=json")
+    form = ask(stocked, "GET", f"{target}?format=json")
     assert json.loads(form.body) == {"user_data": ["role", "cloud-init"]}
     assert form.headers["content-type"] == "application/json"
 

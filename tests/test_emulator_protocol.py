@@ -202,7 +202,7 @@ def test_a_request_that_is_wrong_is_turned_away_readably(
 @pytest.mark.parametrize(
     "target",
     [
-        *("/elsewhere", "/user_data/", "/user_data/a/b", "/conf/", "*", "/state2"),
+        *("/elsewhere", "/user_data//", "/user_data/a/b", "/conf/", "*", "/state2"),
         *("/vendor_data", "/vendor_data/", "/vendor_data/else"),
     ],
 )
@@ -218,6 +218,7 @@ def test_there_is_nothing_elsewhere(service: Emulator, target: str) -> None:
         ("PATCH", "/conf", "GET, HEAD"),
         ("DELETE", "/", "GET, HEAD"),
         ("PATCH", "/user_data", "GET, HEAD"),
+        ("PATCH", "/user_data/", "GET, HEAD"),
         ("POST", "/user_data/key", "GET, HEAD, PATCH, DELETE"),
         ("DELETE", "/vendor_data/cloud-init", "GET, HEAD"),
     ],

@@ -111,7 +111,7 @@ class Platform:
     def _answer_data(self, incoming: Incoming, port: int) -> Reply:
         if port >= FIRST_FREE_PORT and not self._any_port:
             return said(403, "ask from a source port below 1024")
-        if incoming.path == "/user_data":
+        if incoming.endpoint == "/user_data":
             return formatted({"user_data": list(self.user_data)}, incoming)
         key = incoming.key
         if incoming.method == "PATCH":
