@@ -9,14 +9,17 @@ import signal
 import socket
 import subprocess
 import sys
+from datetime import datetime, timedelta, timezone
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 import pytest
 
+import scw_signal
 from emulated import (
     BOOTED,
     EVERY_BYTE,
     PATIENCE,
+    PLAIN,
     SIGNAL,
     Answer,
     address,
@@ -26,7 +29,7 @@ from emulated import (
 from scw_signal.emulator import FAULTS, Emulator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 
@@ -72,9 +75,10 @@ def running(*words: str) -> Iterator[Command]:
             process.wait(PATIENCE)
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*EMULATOR, *words],
+        env={**ENVIRONMENT, **environment},
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -83,10 +87,14 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def ask_command(
-    command: Command, method: str, target: str, body: bytes = b""
+    command: Command,
+    method: str,
+    target: str,
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
 ) -> Answer:
     with contextlib.closing(connect(command.url)) as connection:
-        connection.request(method, target, body)
+        connection.request(method, target, body, headers or {})
         return read(connection)
 
 
@@ -154,6 +162,29 @@ def test_user_data_can_be_given_on_the_command_line(tmp_path: Path) -> None:
     assert values == [EVERY_BYTE, b"", EVERY_BYTE]
 
 
+def test_the_answers_of_which_little_is_known_can_be_chosen() -> None:
+    with running("--high-port-status", "400") as command:
+        answer = ask_command(command, "GET", "/user_data")
+        assert (answer.status, answer.body) == (400, b"invalid argument(s)\n")
+    with running("--any-port", "--write-status", "200") as command:
+        answer = ask_command(command, "PATCH", "/user_data/role", b"web", PLAIN)
+        assert (answer.status, answer.body) == (200, b"")
+
+
+@pytest.mark.parametrize("option", ["-v", "--verbose"])
+def test_the_log_can_have_the_time_of_day_and_the_client(option: str) -> None:
+    before = datetime.now(timezone.utc) - timedelta(milliseconds=1)  # it is cut off
+    with running(option) as command:
+        assert ask_command(command, "PATCH", "/state", BOOTED).status == 200
+        asked, changed = (command.line().split(" ", 2) for _ in range(2))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", asked[0])
+    when = datetime.fromisoformat(asked[0].replace("Z", "+00:00"))
+    assert before <= when <= datetime.now(timezone.utc)
+    assert re.fullmatch(r"127\.0\.0\.1:\d+", asked[1])
+    assert asked[2] == "PATCH /state -> 200 state_detail=booted"
+    assert changed[1:] == ["-", "server starting -> running"]
+
+
 def test_the_port_can_be_chosen() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -177,14 +208,21 @@ def test_the_port_can_be_chosen() -> None:
         (["--watchdog", "inf"], "not a number of seconds above 0: inf"),
         (["--user-data", "role"], "argument --user-data: not KEY=FILE: role"),
         (["--user-data", "=/dev/null"], "--user-data: not KEY=FILE: =/dev/null"),
-        (["--user-data", "a=/nonexistent"], "can not read /nonexistent: No such file"),
-        (["--vendor-data", "/"], "--vendor-data: can not read /: Is a directory"),
-        (["--doc", "/nonexistent"], "can not read /nonexistent: No such file"),
-        (["--doc", "/"], "can not read /: Is a directory"),
+        (["--user-data", "a=/nonexistent"], "cannot read /nonexistent: No such file"),
+        (["--vendor-data", "/"], "--vendor-data: cannot read /: Is a directory"),
+        (["--doc", "/nonexistent"], "cannot read /nonexistent: No such file"),
+        (["--doc", "/"], "cannot read /: Is a directory"),
         (["--doc", __file__], "argument --doc: not JSON: "),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["extra"], "unrecognized arguments: extra"),
         (["--fault"], "argument --fault: expected one argument"),
+        (["--write-status", "500"], "argument --write-status: invalid choice: 500"),
+        (["--write-status", "x"], "argument --write-status: invalid int value: 'x'"),
+        (["--high-port-status", "404"], "--high-port-status: invalid choice: 404"),
+        (
+            ["--any-port", "--high-port-status", "400"],
+            "argument --high-port-status: not allowed with argument --any-port",
+        ),
     ],
 )
 def test_bad_usage_is_one_line_and_2(words: list[str], message: str) -> None:
@@ -204,13 +242,27 @@ def test_a_document_is_a_json_object(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1", "name.invalid"])
-def test_an_address_it_can_not_listen_on_is_one_line_and_1(
+def test_an_address_it_cannot_listen_on_is_one_line_and_1(
     service: Emulator, host: str
 ) -> None:
     done = run("--host", host, "--port", str(address(service.url)[1]))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("emulator: can not listen: ")
+    assert done.stderr.startswith("emulator: cannot listen: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("columns", ["20", "80", "200"])
+def test_help_has_at_most_80_columns_whatever_the_terminal_has(columns: str) -> None:
+    done = run("--help", COLUMNS=columns)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_the_version_is_that_of_the_package(option: str) -> None:
+    done = run(option)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"scw_signal.emulator {scw_signal.__version__}\n"
 
 
 def test_help_explains_every_fault() -> None:

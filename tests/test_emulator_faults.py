@@ -89,6 +89,9 @@ def test_retry_after_can_be_seconds(
 ) -> None:
     service.set_faults([fault])
     assert send_signal(service).headers["retry-after"] == seconds
+    assert texts(service) == [
+        f"PATCH /state -> 429 retry_after={seconds} fault=429-after"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -102,6 +105,9 @@ def test_retry_after_can_be_a_date_after_the_replys_own(
     date, until = headers["date"], headers["retry-after"]
     wait = parsedate_to_datetime(until) - parsedate_to_datetime(date)
     assert wait.total_seconds() == seconds
+    assert texts(service) == [
+        f"PATCH /state -> 429 retry_after='{until}' fault=429-date"
+    ]
     assert until.endswith(" GMT")
 
 
@@ -301,7 +307,7 @@ def test_closing_the_port_ends_idle_connections(service: Emulator) -> None:
         *("empty-ack=500", "empty-ack=199", "503:1:1", "state/conf/503", "503\n"),
     ],
 )  # fmt: skip
-def test_a_fault_that_can_not_be_is_refused_and_named(spec: str) -> None:
+def test_a_fault_that_cannot_be_is_refused_and_named(spec: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"in '{spec.rstrip()}")):
         parse_fault(spec)
 

@@ -197,6 +197,28 @@ def test_a_source_port_above_1023_is_forbidden_and_told_so(
         assert answer.body == b"ask from a source port below 1024\n"
 
 
+def test_a_source_port_above_1023_can_be_refused_in_the_words_of_the_field() -> None:
+    with Emulator(user_data={"role": b"web"}, high_port_status=400) as service:
+        answer = ask(service, "GET", "/user_data/role")
+    assert (answer.status, answer.body) == (400, b"invalid argument(s)\n")
+
+
+@pytest.mark.parametrize("status", [204, 200])
+def test_the_status_of_a_write_can_be_chosen(status: int) -> None:
+    with Emulator(any_port=True, write_status=status) as service:
+        written = ask(service, "PATCH", "/user_data/role", b"web", PLAIN)
+        deleted = ask(service, "DELETE", "/user_data/role")
+    assert (written.status, written.body) == (status, b"")
+    assert (deleted.status, deleted.body) == (status, b"")
+
+
+def test_a_status_that_no_client_was_written_for_is_an_error() -> None:
+    with pytest.raises(ValueError, match="write_status is 204 or 200, not 500"):
+        Emulator(write_status=500)
+    with pytest.raises(ValueError, match="high_port_status is 403 or 400, not 404"):
+        Emulator(high_port_status=404)
+
+
 @pytest.mark.parametrize(
     ("endpoint", "met"),
     [("user_data", [503, 503, 200, 200]), ("vendor_data", [200, 200, 503, 200])],

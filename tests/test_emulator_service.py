@@ -69,6 +69,32 @@ def test_an_event_is_printed_with_its_seconds_in_front() -> None:
     assert str(Event(0.1318, "PATCH /state -> 200")) == "   0.132 PATCH /state -> 200"
 
 
+@pytest.mark.parametrize(
+    ("client", "shown"),
+    [
+        (("127.0.0.1", 600), "127.0.0.1:600"),
+        (("fd00:42::7", 600), "[fd00:42::7]:600"),
+        (None, "-"),
+    ],
+)
+def test_an_event_can_be_printed_with_the_time_of_day_and_the_client(
+    client: tuple[str, int] | None, shown: str
+) -> None:
+    event = Event(0.1, "port open", 1_600_000_000.25, client)
+    assert event.verbose() == f"2020-09-13T12:26:40.250Z {shown} port open"
+
+
+def test_an_event_has_the_client_that_asked(service: Emulator) -> None:
+    with plug(service, b"nonsense\r\n\r\n") as plugged:
+        assert drain(plugged)
+        turned_away = plugged.getsockname()
+    with plug(service, SIGNAL) as plugged:
+        assert plugged.recv(999)
+        served = plugged.getsockname()
+    clients = [event.client for event in service.events]
+    assert clients == [turned_away, served, None]
+
+
 def test_a_follower_is_told_what_was_and_what_comes(service: Emulator) -> None:
     ask(service, "GET", "/a")
     told: list[Event] = []

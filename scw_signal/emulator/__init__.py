@@ -20,9 +20,10 @@ and how sure that is:
                                               the others are what else may happen
 
     /user_data, /vendor_data/cloud-init, and  the vendor's clients; the words
-    their source port below 1024              for a higher port (403 here, 400 is
-                                              a fault), and how large a value
-                                              may be: unknown
+    their source port below 1024              for a higher port (400 has those that
+                                              a user reported), the status of a
+                                              write, and how large a value may be:
+                                              unknown
 """
 
 from __future__ import annotations

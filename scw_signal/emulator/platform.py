@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from scw_signal.emulator.protocol import Incoming
 
 FIRST_FREE_PORT = 1024  # those below are root's
+# The statuses of a write, and of a request from a port that is not root's, with its
+# words. Clients were written for each of them; which one is sent today is not known.
+WRITE_STATUSES = (204, 200)
+HIGH_PORT_WORDS = {403: "ask from a source port below 1024", 400: "invalid argument(s)"}
 REBOOT = 0.25  # seconds until a hard-rebooted server is starting again
 
 
@@ -42,15 +46,23 @@ class Platform:
         user_data: Mapping[str, bytes] | Sequence[tuple[str, bytes]],
         vendor_data: bytes | None,
         any_port: bool,
+        high_port_status: int,
+        write_status: int,
         watchdog: float | None,
     ) -> None:
-        """Begin with a server that is starting."""
+        """Begin with a server that is starting; raises ValueError for a bad status."""
+        if high_port_status not in HIGH_PORT_WORDS:
+            raise ValueError(f"high_port_status is 403 or 400, not {high_port_status}")
+        if write_status not in WRITE_STATUSES:
+            raise ValueError(f"write_status is 204 or 200, not {write_status}")
         self.server_state = "starting"
         self.state_detail = BOOTING
         self.user_data = dict(user_data)
         self._document = copy.deepcopy(dict(document))
         self._vendor_data = vendor_data
         self._any_port = any_port
+        self._high_port_status = high_port_status
+        self._write_status = write_status
         self._watchdog = math.inf if watchdog is None else watchdog
         self._deadline = self._watchdog  # inf never comes
 
@@ -110,7 +122,7 @@ class Platform:
 
     def _answer_data(self, incoming: Incoming, port: int) -> Reply:
         if port >= FIRST_FREE_PORT and not self._any_port:
-            return said(403, "ask from a source port below 1024")
+            return said(self._high_port_status, HIGH_PORT_WORDS[self._high_port_status])
         if incoming.endpoint == "/user_data":
             return formatted({"user_data": list(self.user_data)}, incoming)
         key = incoming.key
@@ -121,11 +133,11 @@ class Platform:
             return said(404, "there is no such key")
         if incoming.method == "DELETE":
             del self.user_data[key]
-            return Reply(204, note=f"deleted={len(value)}")
+            return Reply(self._write_status, note=f"deleted={len(value)}")
         return Reply(200, value)
 
     def _set_user_data(self, key: str, incoming: Incoming) -> Reply:
         if "text/plain" not in values(incoming.headers, "content-type"):
             return said(400, "user data is text/plain")
         self.user_data[key] = incoming.body
-        return Reply(204, note=f"bytes={len(incoming.body)}")
+        return Reply(self._write_status, note=f"bytes={len(incoming.body)}")

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, BinaryIO, final
 
-from scw_signal.emulator.document import DOCUMENT, printable
+from scw_signal.emulator.document import DOCUMENT, printable, quoted
 from scw_signal.emulator.faults import FAULTS, NO_FAULT, Delivery, Fault, parse_fault
 from scw_signal.emulator.history import Event, Request
 from scw_signal.emulator.platform import Platform
@@ -53,26 +53,32 @@ class Emulator:
         user_data: Mapping[str, bytes] | Sequence[tuple[str, bytes]] = (),
         vendor_data: bytes | None = None,
         any_port: bool = False,
+        high_port_status: int = 403,
+        write_status: int = 204,
     ) -> None:
-        """Serve; raises OSError if it can not listen, ValueError for a bad fault.
+        """Serve; raises OSError if it cannot listen, ValueError for a bad argument.
 
-        With `any_port`, user and vendor data are answered whatever port they are
-        asked for from.
+        With `any_port`, requests for user and vendor data may come from any port;
+        without it, one from a port above 1023 gets `high_port_status`, 403 or 400.
+        `write_status`, 204 or 200, answers a change of user data.
         """
+        self._platform = Platform(
+            DOCUMENT if document is None else document,
+            user_data=user_data,
+            vendor_data=vendor_data,
+            any_port=any_port,
+            high_port_status=high_port_status,
+            write_status=write_status,
+            watchdog=watchdog,
+        )
         self._faults = [parse_fault(spec) for spec in faults]
         self._host = host
         self._listener: socket.socket | None = _listen(host, port)
         self._port: int = self._listener.getsockname()[1]
         self._start = time.monotonic()
         self._closing = threading.Event()
-        self._lock = threading.Condition()  # guards what follows
-        self._platform = Platform(
-            DOCUMENT if document is None else document,
-            user_data=user_data,
-            vendor_data=vendor_data,
-            any_port=any_port,
-            watchdog=watchdog,
-        )
+        # Guards what follows, the platform and the faults.
+        self._lock = threading.Condition()
         self._reopening = math.inf  # seconds since the start; inf never comes
         self._requests: deque[Request] = deque(maxlen=HISTORY)
         self._events: deque[Event] = deque(maxlen=HISTORY)
@@ -243,7 +249,7 @@ class Emulator:
                 while self._exchange(stream, connection, client):
                     pass
             except TurnedAwayError as error:
-                self._turn_away(connection, error.reply)
+                self._turn_away(connection, client, error.reply)
             except (OSError, EOFError):
                 pass  # the client has left, or has nothing more to ask
 
@@ -273,9 +279,11 @@ class Emulator:
             connection.sendall(wire)
         return keep
 
-    def _turn_away(self, connection: socket.socket, reply: Reply) -> None:
+    def _turn_away(
+        self, connection: socket.socket, client: tuple[str, int], reply: Reply
+    ) -> None:
         with self._lock:
-            self._happened(f"? -> {reply.status} {reply.note}")
+            self._happened(f"? -> {reply.status} {reply.note}", client)
         try:
             connection.sendall(reply.serialised(keep=False, bodiless=False))
             # What is not read makes closing a reset, and that can overtake the reply.
@@ -310,16 +318,18 @@ class Emulator:
         self._requests.append(Request(*incoming[:4], self._now(), client, status, name))
         words = [printable(incoming.method, 20), printable(incoming.target), "->"]
         words += [str(status or "-"), reply.note if reply else ""]
+        wait = dict(reply.headers).get("Retry-After") if reply else None
+        words += [f"retry_after={quoted(wait)}" if wait else ""]
         words += [f"fault={name}" if name else ""]
-        self._happened(" ".join(filter(None, words)))
+        self._happened(" ".join(filter(None, words)), client)
         self._tell(self._platform.run_if_booted())
 
     def _tell(self, change: str | None) -> None:
         if change:
             self._happened(change)
 
-    def _happened(self, text: str) -> None:
-        event = Event(self._now(), text)
+    def _happened(self, text: str, client: tuple[str, int] | None = None) -> None:
+        event = Event(self._now(), text, time.time(), client)
         self._events.append(event)
         self._lock.notify_all()
         if self._follower:
