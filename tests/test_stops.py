@@ -129,11 +129,11 @@ def stop(command: list[str], draw: Draw, others: set[int]) -> str:
         said = log.read().decode()
     life.kill()
     life.wait()
+    if "KeyboardInterrupt" in said:
+        return ""  # before our first line: the interpreter's, which may lose it
     stopped = said.count("stopped by")
     if left or status is None:
         return f"goes on after {SECONDS} s: {left}: {said}"
-    if "KeyboardInterrupt" in said:
-        return ""  # Ctrl-C before our first line is the interpreter's
     if -status not in draw.numbers:
         return f"ended with {status}: {said}"
     return said if "Traceback" in said or "rror:" in said or stopped > 1 else ""
