@@ -163,12 +163,22 @@ def source_address(endpoint: Endpoint) -> str | None:
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((endpoint.host, endpoint.port))
+            probe.connect(_socket_address(endpoint))
             return str(probe.getsockname()[0])
     except OSError as error:
         if error.errno in _NO_SOCKET:
             raise
         return None
+
+
+def _socket_address(endpoint: Endpoint) -> tuple[str, int] | tuple[str, int, int, int]:
+    """Return what connect(2) takes; raises OSError where there is no such zone."""
+    host, _, zone = endpoint.host.partition("%")
+    if not zone:
+        return host, endpoint.port
+    # Python would drop the zone of an address that is given as text.
+    scope = int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
+    return host, endpoint.port, 0, scope
 
 
 def _has_route(endpoint: Endpoint) -> bool:

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import socket
+import subprocess
+import sys
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from scw_signal.cli import checkup
-from scw_signal.cli.checkup import FAIL, OK, WARN, Finding, Tools, examine, verdict
+from scw_signal.cli.checkup import (
+    FAIL,
+    OK,
+    SYSTEMS,
+    WARN,
+    Finding,
+    Tools,
+    examine,
+    this_system,
+    verdict,
+)
 from scw_signal.clock import Clock
 from scw_signal.errors import UnavailableError
 from scw_signal.resolver import Resolver
@@ -19,10 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from scw_signal.cli.checkup import System
     from scw_signal.transport import Service
     from scw_signal.wire import Request
 
     Run = Callable[[Sequence[str]], tuple[int, str] | None]
+
+OPENBSD = SYSTEMS["openbsd"]
 
 DOCUMENT = b"""{"hostname": "puffy", "commercial_type": "DEV1-S",
     "location": {"zone_id": "fr-par-1"}, "state_detail": "booted"}"""
@@ -63,9 +81,11 @@ def found(
     endpoints: Sequence[Endpoint],
     answer: Reply | None,
     run: Run = lambda _: None,
+    system: System = OPENBSD,
 ) -> dict[str, Finding]:
     """Make every check; return the findings by their names."""
     tools = Tools(
+        system=system,
         endpoints=endpoints,
         service=FakeService(answer),
         resolver=Resolver(Clock()),
@@ -82,7 +102,7 @@ def test_the_document_tells_what_the_server_is(
     findings = found(tmp_path, [listener], reply())
     assert findings["service"].text.endswith("puffy, DEV1-S, fr-par-1")
     assert findings["state"] == Finding("state", OK, "state_detail is booted")
-    assert verdict(list(findings.values()))[0]
+    assert verdict(list(findings.values()), OPENBSD)[0]
 
 
 def test_no_date_to_compare_the_clock_with_is_said(
@@ -103,7 +123,7 @@ def test_a_clock_that_is_off_by_a_minute_is_told(
 def test_a_service_that_answers_503_fails(tmp_path: Path, listener: Endpoint) -> None:
     findings = found(tmp_path, [listener], None)
     assert findings["service"] == Finding("service", FAIL, "the service answered 503")
-    good, advice = verdict(list(findings.values()))
+    good, advice = verdict(list(findings.values()), OPENBSD)
     assert (good, "ask again" in advice) == (False, True)
 
 
@@ -116,7 +136,7 @@ def test_a_closed_port_fails_and_nothing_is_asked(tmp_path: Path) -> None:
     findings = found(tmp_path, [Endpoint("127.0.0.1", 1)], reply())
     assert findings["connect"].verdict == FAIL
     assert "service" not in findings
-    assert "Nothing answers" in verdict(list(findings.values()))[1]
+    assert "Nothing answers" in verdict(list(findings.values()), OPENBSD)[1]
 
 
 def test_one_address_that_works_is_enough(tmp_path: Path, listener: Endpoint) -> None:
@@ -131,40 +151,162 @@ def test_an_address_without_a_route_fails(
     monkeypatch.setattr(checkup, "source_address", lambda _: None)
     findings = found(tmp_path, [Endpoint("169.254.42.42")], reply())
     assert findings["route"] == Finding("route", FAIL, "no route to 169.254.42.42")
-    assert "no route to the service" in verdict(list(findings.values()))[1]
+    assert "no route to the service" in verdict(list(findings.values()), OPENBSD)[1]
+
+
+LINUX_ROUTE = "169.254.42.42 via 62.210.0.1 dev vio0 src 198.51.100.7 uid 0\n"
+BSD_ROUTE = "   route to: 169.254.42.42\n  interface: vio0\n     flags: <UP>\n"
+
+
+def answering(words: tuple[str, ...], answer: tuple[int, str] | None) -> Run:
+    """Return a system that answers one question, and knows of nothing else."""
+    return lambda asked: answer if asked == words else None
 
 
 @pytest.mark.parametrize(
-    ("words", "answer"),
+    ("name", "words", "answer"),
     [
-        ("ip", "169.254.42.42 via 62.210.0.1 dev ens2 src 198.51.100.7 uid 0\n"),
-        ("route", "   route to: 169.254.42.42\n  interface: vio0\n"),
+        ("systemd", ("ip", "route", "get"), LINUX_ROUTE),
+        ("openrc", ("ip", "route", "get"), LINUX_ROUTE),
+        ("openbsd", ("route", "-n", "get"), BSD_ROUTE),
+        ("freebsd", ("route", "-n", "get"), BSD_ROUTE),
+        ("netbsd", ("route", "-n", "get"), BSD_ROUTE),
     ],
 )
 def test_the_interface_is_read_from_the_systems_own_answer(
-    tmp_path: Path, listener: Endpoint, monkeypatch: pytest.MonkeyPatch, words: str,
-    answer: str,
-) -> None:  # fmt: skip
-    mark = "dev" if words == "ip" else "interface:"
-    monkeypatch.setattr(checkup, "_ROUTE", (words,))
-    monkeypatch.setattr(checkup, "_INTERFACE", mark)
+    tmp_path: Path, listener: Endpoint, name: str, words: tuple[str, ...], answer: str
+) -> None:
+    run = answering((*words, "127.0.0.1"), (0, answer))
+    findings = found(tmp_path, [listener], reply(), run, SYSTEMS[name])
+    assert findings["route"].text.endswith(" through vio0")
 
-    def run(asked: Sequence[str]) -> tuple[int, str] | None:
-        return (0, answer) if asked == (words, "127.0.0.1") else None
 
-    text = found(tmp_path, [listener], reply(), run)["route"].text
-    assert text.endswith(" through ens2" if words == "ip" else " through vio0")
+VENDOR = {
+    "systemd": ("cat", "/sys/class/dmi/id/sys_vendor"),
+    "openrc": ("cat", "/sys/class/dmi/id/sys_vendor"),
+    "openbsd": ("sysctl", "-n", "hw.vendor"),
+    "freebsd": ("kenv", "-q", "smbios.system.maker"),
+    "netbsd": ("sysctl", "-n", "machdep.dmi.system-vendor"),
+}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_each_system_tells_the_vendor(
+    tmp_path: Path, listener: Endpoint, name: str
+) -> None:
+    def vendor(answer: tuple[int, str] | None) -> Finding:
+        run = answering(VENDOR[name], answer)
+        return found(tmp_path, [listener], reply(), run, SYSTEMS[name])["vendor"]
+
+    says = "this machine says"
+    assert vendor((0, "Scaleway\n")) == Finding(
+        "vendor", OK, f"{says} that it is Scaleway's"
+    )
+    for answer, what in (((0, "QEMU\n"), "'QEMU'"), ((1, ""), "nothing")):
+        text = f"{says} {what}, not 'Scaleway'"
+        assert vendor(answer) == Finding("vendor", WARN, text)
+    assert vendor(None) == vendor((1, ""))
+
+
+class Enabled(NamedTuple):
+    """How a system is asked about the service, and what it may say."""
+
+    words: tuple[str, ...]
+    yes: tuple[int, str]
+    no: tuple[int, str]
+    how: str
+
+
+ENABLED = {
+    "openbsd": Enabled(
+        ("rcctl", "get", "scw_signal", "status"),
+        (0, ""),
+        (1, ""),
+        "rcctl enable scw_signal",
+    ),
+    "freebsd": Enabled(
+        ("service", "scw_signal", "enabled"),
+        (0, ""),
+        (1, ""),
+        "sysrc scw_signal_enable=YES",
+    ),
+    "netbsd": Enabled(
+        ("/etc/rc.d/scw_signal", "rcvar"),
+        (0, "# scw_signal\n$scw_signal=YES\n"),
+        (0, "# scw_signal\n$scw_signal=NO\n"),
+        "echo scw_signal=YES >>/etc/rc.conf",
+    ),
+    "openrc": Enabled(
+        ("rc-update", "show", "default"),
+        (0, "             local | default\n        scw_signal | default\n"),
+        (0, "             local | default\n       scw_signals | default\n"),
+        "rc-update add scw_signal default",
+    ),
+    "systemd": Enabled(
+        ("systemctl", "is-enabled", "--quiet", "scw-signal"),
+        (0, ""),
+        (1, ""),
+        "systemctl enable scw-signal",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_each_system_tells_whether_the_service_is_enabled(
+    tmp_path: Path, listener: Endpoint, name: str
+) -> None:
+    words, yes, no, how = ENABLED[name]
+
+    def enabled(answer: tuple[int, str] | None) -> Finding:
+        run = answering(words, answer)
+        return found(tmp_path, [listener], reply(), run, SYSTEMS[name])["enabled"]
+
+    assert enabled(yes) == Finding("enabled", OK, "the service starts at boot")
+    text = f"the service does not start at boot: {how}"
+    assert enabled(no) == Finding("enabled", WARN, text)
+    assert enabled((1, "")) == Finding("enabled", WARN, text)
+    text = f"cannot tell: there is no {words[0]} here"
+    assert enabled(None) == Finding("enabled", WARN, text)
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected"),
-    [(None, WARN), ((1, ""), WARN), ((0, ""), OK)],
+    ("platform", "there", "name"),
+    [
+        ("openbsd7", [], "openbsd"),
+        ("openbsd", [], "openbsd"),
+        ("freebsd14", [], "freebsd"),
+        ("netbsd10", [], "netbsd"),
+        ("linux", [], "systemd"),
+        ("linux", ["run/systemd/system"], "systemd"),
+        ("linux", ["sbin/openrc-run"], "openrc"),
+        ("linux", ["sbin/openrc-run", "run/systemd/system"], "systemd"),
+    ],
 )
-def test_a_service_that_is_not_enabled_is_a_warning(
-    tmp_path: Path, listener: Endpoint, answer: tuple[int, str] | None, expected: str
+def test_the_system_is_told_by_its_name_and_linux_by_what_starts_its_services(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str, there: list[str],
+    name: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("sys.platform", platform)
+    for directory in there:
+        (tmp_path / directory).mkdir(parents=True)
+    assert this_system(str(tmp_path)) == SYSTEMS[name]
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_advice_names_no_manual_of_another_system(name: str) -> None:
+    system = SYSTEMS[name]
+    for check in ("route", "connect"):
+        advice = verdict([Finding(check, FAIL, "")], system)[1]
+        assert ("hostname.if(5)" in advice) == (name == "openbsd" and check == "route")
+        assert ("pf(4)" in advice) == (name == "openbsd" and check == "connect")
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_power_button_is_looked_at_on_openbsd_only(
+    tmp_path: Path, listener: Endpoint, name: str
 ) -> None:
-    findings = found(tmp_path, [listener], reply(), lambda _: answer)
-    assert findings["enabled"].verdict == expected
+    findings = found(tmp_path, [listener], reply(), system=SYSTEMS[name])
+    assert ("power" in findings) == (name == "openbsd")
 
 
 @pytest.mark.parametrize(
@@ -217,6 +359,7 @@ def test_a_service_by_name_is_connected_to_at_any_of_its_addresses(
 
     named = Endpoint("metadata", listener.port)
     tools = Tools(
+        system=OPENBSD,
         endpoints=[named],
         service=FakeService(reply()),
         resolver=Resolver(Clock(), lookup),
@@ -228,3 +371,37 @@ def test_a_service_by_name_is_connected_to_at_any_of_its_addresses(
     assert found["connect"] == Finding(
         "connect", OK, f"{named.url} accepts connections"
     )
+
+
+SCOPED = """
+ip link set lo up
+ip address add fe80::1/64 dev lo nodad
+exec "$@"
+"""
+# Listens there, and looks whether all is well at that address and with that scope.
+LOOK = """
+import socket, sys
+from scw_signal.cli import checkup, signald
+with socket.create_server(("::", 8042), family=socket.AF_INET6):
+    for zone in ("lo", "1", "no-such"):
+        url = f"http://[fe80::1%{zone}]:8042"
+        checkup.SECONDS = 0.2  # nobody will answer
+        signald.main(["-n", "--dns-name=localhost", f"--url={url}"])
+"""
+
+
+def test_the_scope_of_an_address_is_kept() -> None:
+    if os.geteuid() != 0 or sys.platform != "linux" or not shutil.which("unshare"):
+        pytest.skip("only root on Linux can make a network namespace")
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", SCOPED, "sh", sys.executable, "-c", LOOK],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    looked = re.findall(r"^(\w+) +(?:route|connect) +(.*)$", done.stdout, re.MULTILINE)
+    assert looked == [
+        ("ok", "to fe80::1%lo from fe80::1 through lo"),
+        ("ok", "http://[fe80::1%lo]:8042 accepts connections"),
+        ("ok", "to fe80::1%1 from fe80::1 through 1"),
+        ("ok", "http://[fe80::1%1]:8042 accepts connections"),
+        ("FAIL", "no route to fe80::1%no-such"),
+    ], done.stderr

@@ -269,10 +269,10 @@ class Silent:
         return wire.Reply(200, {}, b"{}"), wire.Endpoint("127.0.0.1")
 
 
-def test_every_check_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkup, "_OPENBSD", True)
+def test_every_check_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         tools = checkup.Tools(
+            system=checkup.SYSTEMS["openbsd"],
             endpoints=[wire.Endpoint("127.0.0.1", server.getsockname()[1])],
             service=lambda _: Silent(),  # type: ignore[arg-type,return-value]
             resolver=Resolver(Clock()),

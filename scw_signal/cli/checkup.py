@@ -7,6 +7,7 @@ SECONDS, and each says what it found in one line.
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import subprocess
 import sys
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from scw_signal.document import Node
-    from scw_signal.resolver import Resolver
+    from scw_signal.resolver import Address, Resolver
     from scw_signal.transport import Service
     from scw_signal.wire import Endpoint, Reply
 
@@ -33,17 +34,84 @@ CLOCK_SECONDS = 60.0  # a clock that is further off than this is worth a word
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 
 VENDOR = "Scaleway"
-_DMI_VENDOR = "/sys/class/dmi/id/sys_vendor"
 
-# What each system is asked, and what in its answer tells the interface.
-_ROUTE = ("ip", "route", "get") if sys.platform == "linux" else ("route", "-n", "get")
-_INTERFACE = "dev" if sys.platform == "linux" else "interface:"
-_OPENBSD = sys.platform.startswith("openbsd")
-_ENABLED = (
-    ("rcctl", "get", "scw_signal", "status")
-    if _OPENBSD
-    else ("systemctl", "is-enabled", "--quiet", "scw-signal")
-)
+
+class System(NamedTuple):
+    """What a system is asked, and where its administrator is sent."""
+
+    vendor: tuple[str, ...]  # prints the vendor of the machine
+    route: tuple[str, ...]  # followed by an address: prints the way there
+    interface: str  # in that, the word before the interface
+    enabled: tuple[str, ...]  # succeeds if the service is enabled
+    enable: str  # enables it
+    printing: str = ""  # a line that `enabled` prints then, if it always succeeds
+    network: str = ""  # the manual of how an interface is configured
+    firewall: str = "its firewall"
+    power: tuple[str, ...] = ()  # prints 1 if a power-off shuts the system down
+
+
+_DMI = ("cat", "/sys/class/dmi/id/sys_vendor")
+_IP = ("ip", "route", "get")
+_ROUTE = ("route", "-n", "get")  # of every BSD
+
+SYSTEMS = {
+    "openbsd": System(
+        vendor=("sysctl", "-n", "hw.vendor"),
+        route=_ROUTE,
+        interface="interface:",
+        enabled=("rcctl", "get", "scw_signal", "status"),
+        enable="rcctl enable scw_signal",
+        network="hostname.if(5)",
+        firewall="pf(4)",
+        power=("sysctl", "-n", "machdep.pwraction"),
+    ),
+    "freebsd": System(
+        vendor=("kenv", "-q", "smbios.system.maker"),
+        route=_ROUTE,
+        interface="interface:",
+        enabled=("service", "scw_signal", "enabled"),
+        enable="sysrc scw_signal_enable=YES",
+        network="rc.conf(5)",
+    ),
+    "netbsd": System(
+        vendor=("sysctl", "-n", "machdep.dmi.system-vendor"),
+        route=_ROUTE,
+        interface="interface:",
+        # Not read in rc.conf(5), which is a script and not the only place.
+        enabled=("/etc/rc.d/scw_signal", "rcvar"),
+        printing=r"\$?scw_signal=YES",
+        enable="echo scw_signal=YES >>/etc/rc.conf",
+        network="ifconfig.if(5)",
+    ),
+    "openrc": System(
+        vendor=_DMI,
+        route=_IP,
+        interface="dev",
+        enabled=("rc-update", "show", "default"),
+        printing=r"\s*scw_signal \|.*",
+        enable="rc-update add scw_signal default",
+    ),
+    "systemd": System(
+        vendor=_DMI,
+        route=_IP,
+        interface="dev",
+        enabled=("systemctl", "is-enabled", "--quiet", "scw-signal"),
+        enable="systemctl enable scw-signal",
+    ),
+}
+
+
+def this_system(root: str = "/") -> System:
+    """Return the system that this is; one that is not known counts as systemd's.
+
+    Linux is told apart as packaging/install does it.
+    """
+    for name in ("openbsd", "freebsd", "netbsd"):
+        if sys.platform.startswith(name):
+            return SYSTEMS[name]
+    openrc = Path(root, "sbin/openrc-run").exists()
+    systemd = Path(root, "run/systemd/system").is_dir()
+    return SYSTEMS["openrc" if openrc and not systemd else "systemd"]
 
 
 class Finding(NamedTuple):
@@ -57,6 +125,7 @@ class Finding(NamedTuple):
 class Tools(NamedTuple):
     """What the checks look with."""
 
+    system: System
     endpoints: Sequence[Endpoint]
     service: Callable[[Sequence[Endpoint]], Service]
     resolver: Resolver
@@ -76,14 +145,14 @@ def examine(tools: Tools) -> Iterator[Finding]:
     yield _dns(tools)
     yield _directory(tools.directory)
     yield _enabled(tools)
-    if _OPENBSD:
+    if tools.system.power:
         yield _power(tools)
 
 
-def verdict(findings: Sequence[Finding]) -> tuple[bool, str]:
+def verdict(findings: Sequence[Finding], system: System) -> tuple[bool, str]:
     """Tell whether the signal would go out, and what to do."""
     failed = {finding.check for finding in findings if finding.verdict == FAIL}
-    for check, advice in _ADVICE.items():
+    for check, advice in _advice(system).items():
         if check in failed:
             return False, advice
     warned = [finding.check for finding in findings if finding.verdict == WARN]
@@ -115,22 +184,24 @@ def _each(
     return passed, findings
 
 
-# By the check that fails, in the order in which one needs the other.
-_ADVICE = {
-    "route": (
-        "There is no route to the service: let an interface configure itself"
-        f"{', in hostname.if(5)' if _OPENBSD else ''}, and ask again."
-    ),
-    "connect": (
-        "Nothing answers at the service's addresses: is this a server on"
-        " Scaleway, does it have a public address, and does"
-        f" {'pf(4)' if _OPENBSD else 'its firewall'} let port 80 out?"
-    ),
-    "service": (
-        "Something answers there, but not as the metadata service does: ask again"
-        " in a minute. The agent would go on trying."
-    ),
-}
+def _advice(system: System) -> dict[str, str]:
+    """Return what to do, by the check that fails, the first of these first."""
+    where = f", in {system.network}" if system.network else ""
+    return {
+        "route": (
+            "There is no route to the service: let an interface configure itself"
+            f"{where}, and ask again."
+        ),
+        "connect": (
+            "Nothing answers at the service's addresses: is this a server on"
+            " Scaleway, does it have a public address, and does"
+            f" {system.firewall} let port 80 out?"
+        ),
+        "service": (
+            "Something answers there, but not as the metadata service does: ask"
+            " again in a minute. The agent would go on trying."
+        ),
+    }
 
 
 def run(words: Sequence[str]) -> tuple[int, str] | None:
@@ -151,14 +222,8 @@ def run(words: Sequence[str]) -> tuple[int, str] | None:
 
 
 def _vendor(tools: Tools) -> Finding:
-    if sys.platform == "linux":
-        try:
-            vendor = Path(_DMI_VENDOR).read_text(errors="replace").strip()
-        except OSError:
-            vendor = ""
-    else:
-        answer = tools.run(("sysctl", "-n", "hw.vendor"))
-        vendor = answer[1].strip() if answer else ""
+    answer = tools.run(tools.system.vendor)
+    vendor = answer[1].strip() if answer else ""
     if vendor == VENDOR:
         return Finding("vendor", OK, f"this machine says that it is {VENDOR}'s")
     said = f"{printable(vendor, 60)!r}" if vendor else "nothing"
@@ -167,40 +232,51 @@ def _vendor(tools: Tools) -> Finding:
 
 def _route(tools: Tools, endpoint: Endpoint) -> Finding:
     host = printable(endpoint.host, 60)
-    if not endpoint.is_numeric():
+    scope = endpoint.host.partition("%")[2]
+    if not endpoint.is_numeric() and not scope:
         if tools.resolver.await_answer(endpoint.host, SECONDS):
             return Finding("route", OK, f"the resolver answers for {host}")
         return Finding("route", FAIL, f"the resolver does not answer for {host}")
     source = source_address(endpoint)
     if source is None:
         return Finding("route", FAIL, f"no route to {host}")
-    answer = tools.run((*_ROUTE, endpoint.host))
-    words = answer[1].split() if answer else []
-    via = words[words.index(_INTERFACE) + 1 :][:1] if _INTERFACE in words else []
-    through = f" through {printable(via[0], 20)}" if via else ""
+    via = scope or _interface(tools, endpoint.host)
+    through = f" through {printable(via, 20)}" if via else ""
     return Finding("route", OK, f"to {host} from {source}{through}")
 
 
+def _interface(tools: Tools, host: str) -> str:
+    """Return the interface that the system's own answer names, or nothing."""
+    answer = tools.run((*tools.system.route, host))
+    words = iter(answer[1].split() if answer else ())
+    return next(words, "") if tools.system.interface in words else ""
+
+
 def _connection(tools: Tools, endpoint: Endpoint) -> Finding:
-    host, port = endpoint
     try:
-        hosts = [host]
-        if not endpoint.is_numeric():
-            found = tools.resolver.addresses(host, port, SECONDS)
-            hosts = [address[0] for _, address in found]
-        _connect(hosts, port)
+        _connect(_addresses(tools, endpoint))
     except OSError as error:
         reason = error.strerror or "no answer in time"
         return Finding("connect", FAIL, f"{endpoint.url}: {reason}")
     return Finding("connect", OK, f"{endpoint.url} accepts connections")
 
 
-def _connect(hosts: Sequence[str], port: int) -> None:
-    """Connect to one of `hosts`, and hang up; raises OSError."""
+def _addresses(tools: Tools, endpoint: Endpoint) -> list[Address]:
+    """Return where an endpoint is, each with its scope; raises OSError."""
+    host, port = endpoint
+    if endpoint.is_numeric():
+        return [(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))]
+    return tools.resolver.addresses(host, port, SECONDS)
+
+
+def _connect(addresses: Sequence[Address]) -> None:
+    """Connect to one of `addresses`, and hang up; raises OSError."""
     failure = OSError(errno.EADDRNOTAVAIL, "no address")
-    for host in hosts:
+    for family, address in addresses:
         try:
-            socket.create_connection((host, port), SECONDS).close()
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.settimeout(SECONDS)
+                probe.connect(address)
         except OSError as error:
             failure = error
         else:
@@ -262,17 +338,21 @@ def _directory(name: str) -> Finding:
 
 
 def _enabled(tools: Tools) -> Finding:
-    answer = tools.run(_ENABLED)
-    how = "rcctl enable scw_signal" if _OPENBSD else "systemctl enable scw-signal"
+    system = tools.system
+    answer = tools.run(system.enabled)
     if answer is None:
-        return Finding("enabled", WARN, f"can not tell: there is no {_ENABLED[0]} here")
-    if answer[0] == 0:
+        program = system.enabled[0]
+        return Finding("enabled", WARN, f"cannot tell: there is no {program} here")
+    status, printed = answer
+    said = re.search(f"^{system.printing}$", printed, re.MULTILINE)
+    if status == 0 and (said or not system.printing):
         return Finding("enabled", OK, "the service starts at boot")
-    return Finding("enabled", WARN, f"the service does not start at boot: {how}")
+    how = f"the service does not start at boot: {system.enable}"
+    return Finding("enabled", WARN, how)
 
 
 def _power(tools: Tools) -> Finding:
-    answer = tools.run(("sysctl", "-n", "machdep.pwraction"))
+    answer = tools.run(tools.system.power)
     if answer is None or answer[1].strip() != "1":
         return Finding(
             "power", WARN, "the console's power-off needs sysctl machdep.pwraction=1"

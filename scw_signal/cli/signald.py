@@ -96,6 +96,7 @@ def _check(setup: _Setup) -> int:
     clock = Clock()
     resolver = Resolver(clock)
     tools = checkup.Tools(
+        system=checkup.this_system(),
         endpoints=setup.endpoints,
         service=lambda endpoints: transport.Service(
             endpoints, clock, resolve=resolver.addresses
@@ -111,7 +112,7 @@ def _check(setup: _Setup) -> int:
         if not setup.json:
             check, verdict, text = finding
             process.write(f"{verdict:<5}{check:<9}{text}\n")
-    good, advice = checkup.verdict(findings)
+    good, advice = checkup.verdict(findings, tools.system)
     if setup.json:
         listed = [finding._asdict() for finding in findings]
         answer = {"would_signal": good, "advice": advice, "findings": listed}
