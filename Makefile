@@ -27,6 +27,7 @@ help:
 	@echo "make lint    ruff, mypy, shellcheck, mandoc"
 	@echo "make bench   measure, side by side"
 	@echo "make fleet   simulate a zone that boots at once"
+	@echo "make picture the picture of the demo in the README"
 	@echo "make dist    the release tarball"
 	@echo "make site    a set for OpenBSD's installer: RELEASE=8.0, PACKAGES="
 	@echo "make port    the generated files of the OpenBSD port"
@@ -38,11 +39,18 @@ help:
 $(VENV)/.made: tests/make-venv
 	@sh tests/make-venv "$(PYTHON)" "$(VENV)" "$(DEPS)"
 
-# Watching it takes no more than what it runs on.
-demo:
+# Watching it takes no more than what it runs on. The code is that of the checkout.
+.venv-demo/.made: tests/make-venv setup.cfg
 	@sh tests/make-venv "$(PYTHON)" .venv-demo demo
 	@rm -rf build scw_signal.egg-info
+
+demo: .venv-demo/.made
 	@.venv-demo/bin/python tests/demo.py
+
+# The picture of it in the README.
+picture: .venv-demo/.made
+	@.venv-demo/bin/python -m pip install --quiet rich
+	.venv-demo/bin/python tests/picture.py docs/demo.svg .venv-demo/bin/python tests/demo.py
 
 wheel: $(VENV)/.made
 	@rm -rf build scw_signal.egg-info $(VENV)/wheel
@@ -110,4 +118,4 @@ clean:
 	    .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
-.PHONY: help demo wheel test soak fuzz lint bench fleet dist site port install uninstall clean
+.PHONY: help demo picture wheel test soak fuzz lint bench fleet dist site port install uninstall clean

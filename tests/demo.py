@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -23,10 +24,22 @@ BIN = Path(sys.executable).parent
 PATIENCE = 50.0  # seconds, after which something is wrong
 
 # What goes wrong at first: the port is closed for two seconds, then the endpoint
-# is not there yet, then the service sheds load, for which the agent would wait
-# for minutes, if need be; nobody watches that long.
+# is not there yet, then the service sheds load.
 FAULTS = ("refuse:2", "state/404:1", "state/429-after=1:1")
-DEADLINE = "20"
+DEADLINE = "40"  # seconds; nobody watches longer
+WIDTH = 80  # columns
+INDENT = " " * 19  # up to what was said
+BEGINNING = """\
+A server boots, and its metadata service is not ready: for 2 s nothing listens
+at {url}. Then it answers 404, and then 429, "in 1 s".
+After a failure the agent waits as long again as it has failed, and 2 s at
+first; chance shortens each wait by up to a third. What the service asks for
+comes on top. So each pause below is longer than the one before.
+"""
+END = """
+That was a boot: the service says "running" because of the signal. On a server
+the agent does this once, from rc.d, and scripts find the metadata in
+/var/run/scw_signal."""
 KEYS = ("hostname", "commercial_type", "zone", "public_ip.address", "state_detail")
 
 BOLD, DIM, OFF = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if sys.stdout.isatty() else [""] * 3
@@ -59,19 +72,18 @@ def main() -> int:
     emulator = [sys.executable, "-m", "scw_signal.emulator", "--watchdog", "120"]
     for fault in FAULTS:
         emulator += ["--fault", fault]
+    agent = None
     service = subprocess.Popen(emulator, stdout=subprocess.PIPE, text=True)
     try:
         assert service.stdout is not None
         url = service.stdout.readline().strip()
-        print(
-            f"{BOLD}A server boots; its metadata service, {url}, is not ready.{OFF}\n"
-        )
+        print(BEGINNING.format(url=url))
         print(f"{DIM}seconds  who       what{OFF}")
         # The service's lines begin with a clock of its own.
         follow("service", service.stdout, lambda line: line.strip().partition(" ")[2])
         agent = subprocess.Popen(
             [
-                *(BIN / "scw-signald", "-d", "--dns-name", "localhost"),
+                *(BIN / "scw-signald", "-dv", "--dns-name", "localhost"),
                 *("--deadline", DEADLINE),
                 *("--url", url, "--run-dir", directory),
             ],
@@ -84,9 +96,12 @@ def main() -> int:
         status = agent.wait(PATIENCE)
         if status == 0:
             show_look_ups(directory)
+            print(END)
     finally:
-        service.terminate()
-        service.wait(PATIENCE)
+        for process in (service, agent):
+            if process is not None:
+                process.terminate()
+                process.wait(PATIENCE)
         shutil.rmtree(directory)
     return status
 
@@ -97,9 +112,13 @@ def show_until_agent_ends(lines: queue.SimpleQueue[Line]) -> None:
         seconds, who, text = lines.get(timeout=PATIENCE)
         if text is None and who == "agent":
             return
-        if text:
+        if text and not text.startswith("sandbox: "):
             mark = BOLD if "acknowledged" in text or "running" in text else ""
-            print(f"{seconds:7.2f}  {who:<8}  {mark}{text}{OFF}", flush=True)
+            first, *rest = textwrap.wrap(text, WIDTH - len(INDENT))
+            print(f"{seconds:7.2f}  {who:<8}  {mark}{first}{OFF}")
+            for line in rest:
+                print(f"{INDENT}{mark}{line}{OFF}")
+            sys.stdout.flush()
 
 
 def show_look_ups(directory: str) -> None:
@@ -107,8 +126,14 @@ def show_look_ups(directory: str) -> None:
     print(f"\n{BOLD}What the agent left behind, read without the network:{OFF}\n")
     command = [str(BIN / "scw-metadata"), "--cached", "--run-dir", directory, *KEYS]
     printed = subprocess.run(command, capture_output=True, text=True, check=True)
-    print(f"$ scw-metadata --cached {' '.join(KEYS)}\n{printed.stdout}", end="")
+    first, second = KEYS[:3], KEYS[3:]
+    print(f"$ scw-metadata --cached {' '.join(first)} \\\n      {' '.join(second)}")
+    print(printed.stdout, end="")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print(f"\n{OFF}interrupted")
+        sys.exit(130)
