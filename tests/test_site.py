@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from installed import PATIENCE
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 TOP = Path(__file__).resolve().parent.parent
 IMAGE = "packaging/image"
 PLACE = "./usr/local/share/scw_signal"
+PYTHON = "touch /usr/local/bin/python3; chmod +x /usr/local/bin/python3"
 TTYS = """\
 console	"/usr/libexec/getty std.9600"	vt220	off secure
 tty00	"/usr/libexec/getty std.9600"	unknown off
@@ -203,6 +211,15 @@ exec "$@"
 """
 
 
+def until(happened: Callable[[], bool]) -> None:
+    """Wait for something that happens in the background, within bounds."""
+    for _ in range(int(PATIENCE * 100)):
+        if happened():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen")
+
+
 class System:
     """A system on which the set was unpacked, with stand-ins for its programs."""
 
@@ -210,8 +227,11 @@ class System:
         self.path = path
         self.etc = path / "etc"
         self.asked = path / "asked"
-        for directory in ("etc", "local/bin", "var/db/dhcpleased", "bin", "unpacked"):
+        for directory in (
+            "etc", "local/bin", "var/db/dhcpleased", "var/run", "bin", "unpacked",
+        ):  # fmt: skip
             (path / directory).mkdir(parents=True)
+        self.lock = path / "var/run/scw_signal-first-boot.pid"
         (self.etc / "ttys").write_text(TTYS)
         with tarfile.open(site) as archive:
             archive.extractall(path / "unpacked", filter="tar")
@@ -223,8 +243,10 @@ class System:
             self.stub(path / "bin" / name, name)
         # It lets what it bounds run, and says how it was bounded.
         self.stub(path / "bin/timeout", "timeout", 'shift 3; exec "$@"')
-        python = "touch /usr/local/bin/python3; chmod +x /usr/local/bin/python3"
-        self.stub(path / "bin/pkg_add", "pkg_add", python)
+        self.stub(path / "bin/pkg_add", "pkg_add", PYTHON)
+        # What ksh would run by its name, mksh is to run here.
+        (path / "bin/ksh").symlink_to(str(shutil.which("mksh")))
+        self.alive, self._life = os.pipe()
 
     def stub(self, path: Path, name: str, then: str = "") -> None:
         path.write_text(f'#!/bin/sh\necho "{name} $*" >>{self.asked}\n{then}\n')
@@ -238,13 +260,31 @@ class System:
             timeout=PATIENCE,
             check=True,
             text=True,
+            pass_fds=(self._life,),
         ).stdout
+
+    def rest(self) -> None:
+        """Wait until nothing that was run here is left, in the background either."""
+        os.close(self._life)
+        ended, _, _ = select.select([self.alive], [], [], PATIENCE)
+        assert ended, self.asked.read_text()
+        os.close(self.alive)
+        self.alive, self._life = os.pipe()
 
     def site(self, script: str) -> None:
         assert self.run("mksh", self.path / "unpacked" / script) == ""
 
     def boot(self) -> str:
-        """Do what rc(8) does with rc.firsttime: take it away, and run it."""
+        """Boot, and wait for what goes on in the background."""
+        said = self.begin()
+        self.rest()
+        return said
+
+    def begin(self) -> str:
+        """Do what rc(8) does with rc.firsttime: take it away, and run it.
+
+        As rc(8), it reads the output up to the end.
+        """
         script = self.etc / "rc.firsttime"
         if not script.exists():
             return ""
@@ -327,9 +367,13 @@ def test_the_speed_of_a_console_that_was_chosen_stays(system: System) -> None:
     assert (system.etc / "ttys").read_text() == chosen
 
 
-ADDED = ["timeout -k 10 300 pkg_add -I python%3", "pkg_add -I python%3"]
+ADDED = ["timeout -k 10 1800 pkg_add -I python%3", "pkg_add -I python%3"]
 ENABLED = ["install ", "rcctl enable scw_signal", "rcctl get scw_signal status"]
 STARTED = "rcctl start scw_signal"
+TOLD = "logger -t scw_signal -p daemon.info first boot: scw_signal is installed"
+BACKGROUND = (
+    "scw_signal: the installation goes on in the background, see /var/log/daemon\n"
+)
 
 
 def test_the_first_boot_adds_python_installs_enables_and_starts(
@@ -337,70 +381,146 @@ def test_the_first_boot_adds_python_installs_enables_and_starts(
 ) -> None:
     for _ in range(2):
         system.site("install.site")
-    assert system.boot() == ""
-    assert system.asks() == [*ADDED, *ENABLED, STARTED]
+    assert system.boot() == BACKGROUND
+    assert system.asks() == [*ADDED, *ENABLED, STARTED, TOLD]
     assert system.boot() == ""
     assert system.asks() == []
 
 
-def test_a_network_that_comes_late_is_waited_for(system: System) -> None:
-    pkg_add = system.path / "bin/pkg_add"
-    good = system.path / "bin/good"
-    good.write_text(pkg_add.read_text())
-    good.chmod(0o755)
-    # The third pause is long enough.
-    count = f'[ "$(grep -c ^sleep {system.asked})" -lt 3 ] || mv {good} {pkg_add}'
-    system.stub(system.path / "bin/sleep", "sleep", count)
-    system.stub(pkg_add, "pkg_add", "exit 1")
-    system.site("install.site")
-    assert system.boot() == ""
-    asked = system.asks()
-    assert asked == [*[*ADDED, "sleep 5"] * 3, *ADDED, *ENABLED, STARTED]
+def failing(system: System, path: Path, times: int) -> None:
+    """Have a program fail so often, with a reason, before it does its work."""
+    log = system.asked
+    tries = f"$(grep -c '^{path.name} ' {log})"
+    works = PYTHON if path.name == "pkg_add" else ":"
+    reason = "{ echo reason; exit 1; }"
+    system.stub(path, path.name, f'[ "{tries}" -gt {times} ] || {reason}\n{works}')
 
 
-@pytest.mark.parametrize(("status", "tries"), [(1, 12), (124, 1), (137, 1)])
-def test_a_mirror_without_an_answer_does_not_hold_the_boot_up(
-    system: System, status: int, tries: int
+def test_a_mirror_that_is_away_is_asked_again_ever_more_slowly(
+    system: System,
 ) -> None:
-    system.stub(system.path / "bin/timeout", "timeout", f"exit {status}")
+    failing(system, system.path / "bin/pkg_add", 9)
     system.site("install.site")
-    assert "Python could not be added; the next boot tries again" in system.boot()
+    assert system.boot() == BACKGROUND
     asked = system.asks()
-    assert asked.count(ADDED[0]) == tries
-    assert asked.count("sleep 5") == tries - 1
+    pauses = [int(line.split()[1]) for line in asked if line.startswith("sleep")]
+    longest = [5, 10, 20, 40, 80, 160, 300, 300, 300]
+    for pause, most in zip(pauses, longest, strict=True):
+        assert most - most // 3 <= pause <= most
+    assert pauses != longest  # the same for no two servers
+    told = [line for line in asked if "Python could not be added" in line]
+    assert told == [
+        "logger -t scw_signal -p daemon.err first boot: Python could not be added;"
+        f" the next try is in {pause} s: reason"
+        for pause in pauses
+    ]
+    assert asked[-7:] == [*ADDED, *ENABLED, STARTED, TOLD]
+    assert not system.lock.exists()
+    assert not (system.etc / "rc.firsttime").exists()
 
 
-def test_python_comes_from_the_set_if_it_is_there(system: System) -> None:
+def test_python_comes_from_the_set_if_it_is_there_and_before_the_boot_goes_on(
+    system: System,
+) -> None:
     (system.share / "packages").mkdir()
     (system.share / "packages/python-3.13.1.tgz").touch()
     system.site("install.site")
-    system.boot()
+    assert system.boot() == ""
     place = "/usr/local/share/scw_signal/packages/python-3.13.1.tgz"
     assert system.asks() == [f"pkg_add -I {place}", *ENABLED, STARTED]
 
 
-@pytest.mark.parametrize("broken", ["pkg_add", "install"])
-def test_a_first_boot_that_fails_goes_on_and_the_next_tries_again(
-    system: System, broken: str
-) -> None:
-    path = {
-        "pkg_add": system.path / "bin/pkg_add",
-        "install": system.share / "release/packaging/openbsd/install",
-    }[broken]
-    good = path.read_text()
-    system.stub(path, broken, "exit 1")
+@pytest.mark.parametrize("times", [1, 3])
+def test_what_else_fails_is_tried_again_too(system: System, times: int) -> None:
+    failing(system, system.share / "release/packaging/openbsd/install", times)
     system.site("install.site")
-    for _ in range(2):
-        assert "the next boot tries again" in system.boot()
-        asked = system.asks()
-        assert not [line for line in asked if line.startswith("rcctl")]
-        assert asked[-1].startswith("logger -t scw_signal -p daemon.err first boot: ")
+    system.boot()
+    asked = system.asks()
+    trouble = [line for line in asked if "it could not be installed" in line]
+    assert len(trouble) == times
+    assert asked.count(ADDED[1]) == 1
+    assert asked[-5:] == [*ENABLED, STARTED, TOLD]
+
+
+def test_an_agent_that_could_not_be_started_is_started_again(system: System) -> None:
+    count = f"grep -c '^rcctl start' {system.asked}"
+    then = f'[ "$1" != start ] || [ "$({count})" -gt 2 ]'
+    system.stub(system.path / "bin/rcctl", "rcctl", then)
+    system.site("install.site")
+    system.boot()
+    assert [line for line in system.asks() if line == STARTED] == [STARTED] * 3
+
+
+class Held(NamedTuple):
+    """A system whose mirror is away, and that is at its first pause."""
+
+    system: System
+    pause: int
+
+    def proceed(self) -> None:
+        """End the pause, and wait for what follows."""
+        os.write(self.pause, b"\n")
+        self.system.rest()
+
+
+@pytest.fixture
+def held(system: System) -> Iterator[Held]:
+    fifo = system.path / "pause"
+    os.mkfifo(fifo)
+    system.stub(system.path / "bin/sleep", "sleep", f"read -r _ <{fifo}")
+    failing(system, system.path / "bin/pkg_add", 1)
+    system.site("install.site")
+    assert system.begin() == BACKGROUND
+    until(lambda: system.asked.exists() and "\nsleep " in system.asked.read_text())
+    held = Held(system, os.open(fifo, os.O_RDWR))
+    yield held
+    os.write(held.pause, b"\n")
+    system.rest()
+    os.close(held.pause)
+
+
+def test_there_is_only_one_at_a_time(held: Held) -> None:
+    script = "/usr/local/share/scw_signal/first-boot"
+    said = held.system.run("mksh", script, "enable")
+    assert said == "scw_signal: another first-boot is at work\n"
+    held.proceed()
+    assert held.system.asks().count(STARTED) == 1
+
+
+def test_a_boot_that_was_cut_short_is_taken_over_by_the_next(held: Held) -> None:
+    system = held.system
+    os.kill(int(system.lock.read_text()), signal.SIGKILL)
+    held.proceed()
+    assert STARTED not in system.asks()
+    assert system.lock.exists()  # as if /var/run were not emptied
     system.site("upgrade.site")  # this, too, is no reason to do it twice
-    path.write_text(good)
-    assert system.boot() == ""
-    assert system.asks()[-4:] == [*ENABLED, STARTED]
+    failing(system, system.path / "bin/pkg_add", 0)
+    assert system.boot() == BACKGROUND
+    assert system.asks()[-5:] == [*ENABLED, STARTED, TOLD]
     assert system.boot() == ""
     assert system.asks() == []
+
+
+def test_the_end_of_the_boot_does_not_end_it(held: Held) -> None:
+    os.kill(int(held.system.lock.read_text()), signal.SIGHUP)
+    held.proceed()
+    assert held.system.asks()[-1] == TOLD
+
+
+def test_a_stop_ends_it_and_the_next_boot_takes_over(held: Held) -> None:
+    system = held.system
+    os.kill(int(system.lock.read_text()), signal.SIGTERM)
+    until(lambda: not system.lock.exists())
+    held.proceed()
+    assert system.boot() == BACKGROUND
+    assert system.asks()[-1] == TOLD
+
+
+def test_what_others_have_for_the_next_boot_stays(held: Held) -> None:
+    file = held.system.etc / "rc.firsttime"
+    file.write_text(f"first\n{file.read_text()}last\n")
+    held.proceed()
+    assert file.read_text() == "first\nlast\n"
 
 
 UPGRADED = ["install ", "rcctl get scw_signal status"]
@@ -433,11 +553,9 @@ def test_after_an_upgrade_a_service_that_was_disabled_stays_so(
 def test_after_an_upgrade_another_try_does_not_enable_either(
     upgraded: System,
 ) -> None:
-    install = upgraded.share / "release/packaging/openbsd/install"
-    good = install.read_text()
-    upgraded.stub(install, "install", "exit 1")
-    assert "the next boot tries again" in upgraded.boot()
-    upgraded.asks()
-    install.write_text(good)
-    upgraded.boot()
-    assert upgraded.asks() == [*UPGRADED, STARTED]
+    failing(upgraded, upgraded.share / "release/packaging/openbsd/install", 1)
+    said = upgraded.boot()
+    assert said == f"reason\nscw_signal: it could not be installed\n{BACKGROUND}"
+    asked = upgraded.asks()
+    assert "rcctl enable scw_signal" not in asked
+    assert asked[-4:] == [*UPGRADED, STARTED, TOLD]
