@@ -328,6 +328,7 @@ def test_a_stop_ends_a_script_and_what_it_started_within_a_second(
     asking = threading.Thread(target=ask_in_vain, args=(half.parent, script.encode()))
     asking.start()
     numbers = [int(word) for word in pids.read_text().split()]
+    await_script(half)
     start = time.monotonic()
     half.duties.stop()
     asking.join(PATIENCE)
@@ -342,11 +343,19 @@ def test_a_stop_ends_what_a_script_started_that_has_just_ended(half: Half) -> No
     asking = threading.Thread(target=ask_in_vain, args=(half.parent, script.encode()))
     asking.start()
     leader, job = (int(word) for word in pids.read_text().split())
+    await_script(half)
     half.leave()
     asking.join(PATIENCE)
     os.kill(leader, signal.SIGKILL)  # by whoever stops everything at once
     half.duties.stop()
     assert not alive(job)
+
+
+def await_script(half: Half) -> None:
+    """Wait until the parent, in its thread, has taken note of what it started."""
+    end = time.monotonic() + PATIENCE
+    while half.duties._script is None and time.monotonic() < end:
+        time.sleep(0.001)
 
 
 def alive(number: int) -> bool:
