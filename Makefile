@@ -18,10 +18,13 @@ SYSTEM =
 PREFIX =
 DESTDIR =
 LIBRARIES =
+# For accept: see tests/openbsd/accept --help. Without --yes it asks.
+ACCEPT_FLAGS =
 
 help:
 	@echo "make demo    watch a boot signal find its way"
 	@echo "make test    run every test (STRICT=1: a skip is a failure)"
+	@echo "make accept  try all of it on this machine, OpenBSD or Linux, as root"
 	@echo "make soak    the tests that draw at random or wait, for long"
 	@echo "make fuzz    what parses replies, FUZZ_SECONDS for each target"
 	@echo "make lint    ruff, mypy, shellcheck, mandoc"
@@ -62,6 +65,10 @@ wheel: $(VENV)/.made
 
 test: wheel
 	$(BIN)/pytest -n $(JOBS) $(PYTEST_FLAGS)
+
+# Where a virtual environment is no help: on OpenBSD, it takes a release or packages.
+accept:
+	@sh tests/openbsd/accept $(ACCEPT_FLAGS)
 
 # What draws at random or waits, for much longer: 100,000 documents in each form
 # through real shells, a thousand runs of the state machine of faults, a minute
@@ -118,4 +125,4 @@ clean:
 	    .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
-.PHONY: help demo picture wheel test soak fuzz lint bench fleet dist site port install uninstall clean
+.PHONY: help demo picture wheel test accept soak fuzz lint bench fleet dist site port install uninstall clean

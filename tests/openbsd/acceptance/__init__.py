@@ -1,0 +1,1 @@
+"""The acceptance test of scw-signal: see ../accept, which runs it."""

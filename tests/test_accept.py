@@ -1,0 +1,503 @@
+"""tests/openbsd/accept, the acceptance test: on Linux, in namespaces.
+
+Its claims hold for the agent as it is. Each is known to fail for one that
+is broken: BREAKINGS says how, claim by claim.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+import scw_signal
+from openbsd.acceptance.claim import CLAIMS
+from openbsd.acceptance.claims import load
+from openbsd.acceptance.undo import SUFFIX, Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ACCEPT = Path(__file__).resolve().parent / "openbsd/accept"
+PACKAGE = Path(scw_signal.__file__).resolve().parent
+PATIENCE = 170.0  # bounds a run that hangs
+REFUSED, INTERRUPTED = 2, 128 + signal.SIGINT  # exit statuses
+PLACE = Path("/var/db/scw-accept")
+
+load()
+HERE = [claim.name for claim in CLAIMS if not claim.only]
+ELSEWHERE = [claim.name for claim in CLAIMS if claim.only]
+
+
+def run(
+    *words: str | Path, env: dict[str, str] | None = None, through: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run accept to its end, with this Python."""
+    return subprocess.run(
+        [*through, "sh", ACCEPT, *words],
+        env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "PYTHON": sys.executable}
+        | (env or {}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def check(claim: str, package: Path, *more: str) -> tuple[int, str]:
+    """Check one claim for the package in a directory; return status and output."""
+    done = run("--yes", "--only", claim, "--package", package, *more)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not done.stderr
+    return done.returncode, done.stdout
+
+
+@pytest.fixture(scope="module")
+def possible() -> None:
+    """Skip where there can be no namespaces."""
+    if sys.platform != "linux":
+        pytest.skip("on OpenBSD, run tests/openbsd/accept itself")
+    if os.geteuid() != 0:
+        pytest.skip("making namespaces takes root")
+    done = run("--yes", "--only", "memory", "--package", PACKAGE.parent)
+    if done.returncode == REFUSED:
+        pytest.skip(done.stderr)
+
+
+@pytest.mark.usefixtures("possible")
+@pytest.mark.parametrize("claim", HERE)
+def test_a_claim_holds_for_the_agent_as_it_is(claim: str) -> None:
+    status, out = check(claim, PACKAGE.parent)
+    first, plan, line, last = out.splitlines()
+    assert (first, plan) == ("TAP version 13", "1..1"), out
+    assert line.startswith(f"ok 1 - {claim}: ")
+    assert "# SKIP" not in line
+    assert last == "1 passed, 0 failed"
+    assert status == 0
+
+
+@pytest.mark.usefixtures("possible")
+def test_what_only_openbsd_has_is_skipped_and_named() -> None:
+    done = run("--yes", *(word for name in ELSEWHERE for word in ("--only", name)))
+    *lines, last = done.stdout.splitlines()[2:]
+    assert [line.split()[3] for line in lines] == [f"{name}:" for name in ELSEWHERE]
+    assert all(line.endswith("# SKIP OpenBSD's alone") for line in lines)
+    assert last == f"0 passed, 0 failed, {len(ELSEWHERE)} skipped"
+    assert done.returncode == 0
+
+
+class Breaking(NamedTuple):
+    """A claim, and the change of one file after which it must not hold."""
+
+    claim: str
+    file: str
+    old: str
+    new: str
+
+
+# The wait for a route, and the pauses.
+WAITS = "            self._changed(next_report - now)\n"
+CUT = "            if not routed and self.route() is not None:\n"
+# What a try that got through is taken for.
+FAILED = "    if status in TRANSIENT or status not in _REFUSAL:\n"
+WEB_PAGE = (
+    '    if _is_web_page(reply):\n        raise NonsenseError("the service sent a'
+)
+OTHER = "    if echoed != state:\n"
+# The resolver, which answers or does not.
+ANSWERED = "            if any(question.answered for question in ended):\n"
+IN_TIME = "        end = self._clock.monotonic() + seconds\n        again"
+STOPPED = "            poll.register(self._stop.descriptor, select.POLLIN)\n"
+DEAF = "            pass\n"
+HEARD = "                self._stop.check()\n            if ready:\n"
+PAUSE = "    return min(after, RETRY_AFTER_CAP) + ceiling(start, elapsed) * share"
+BROKEN = "                reason = _reason(error)\n"
+OPENED = "os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC"
+BREAKINGS = [
+    *(
+        Breaking(claim, "network.py", WAITS, "            self._clock.wait(9)\n")
+        for claim in ("route_late", "route_late_user")
+    ),
+    Breaking("root_becomes_user", "cli/signald.py", "sandbox.become(user)", "pass"),
+    Breaking(
+        "unrelated_events", "network.py",
+        WAITS, f"{WAITS}            if next_report - now < 59.99:\n"
+        "                return self._endpoints[0]\n",
+    ),
+    Breaking("route_back", "network.py", CUT, "            if False:\n"),
+    Breaking("ipv6_only", "wire.py", '("169.254.42.42", "fd00:42::42")',
+             '("169.254.42.42",)'),
+    Breaking("black_hole", "transport.py", "CONNECT_SECONDS = 3.0",
+             "CONNECT_SECONDS = 60.0"),
+    Breaking("resolv_conf_late", "resolver.py", ANSWERED, "            if True:\n"),
+    Breaking("name_server_answers", "resolver.py", ANSWERED, "            if False:\n"),
+    Breaking("name_server_dead", "resolver.py", IN_TIME, IN_TIME.replace(
+        "+ seconds", "+ 3 * seconds")),
+    Breaking("name_server_refuses", "resolver.py", ANSWERED, "            if True:\n"),
+    Breaking("name_server_late", "resolver.py", ANSWERED, "            if True:\n"),
+    Breaking("service_by_name", "cli/signald.py", "resolve=resolver.addresses", ""),
+    Breaking("not_found", "wire.py", FAILED, "    if status == 404:\n"
+             f"        return\n{FAILED}"),
+    Breaking("unavailable", "wire.py", FAILED, "    if status == 503:\n"
+             f"        return\n{FAILED}"),
+    Breaking("too_many", "backoff.py", PAUSE, PAUSE.replace(
+             "min(after, RETRY_AFTER_CAP) + ", "")),
+    Breaking("reset", "transport.py", BROKEN, f"                return Reply(200, {{}},"
+             f" b'STATE_DETAIL=booted')\n{BROKEN}"),
+    Breaking("web_page", "wire.py", WEB_PAGE, WEB_PAGE.replace(
+        "_is_web_page(reply)", "False")),
+    Breaking("wrong_ack", "wire.py", OTHER, "    if False:\n"),
+    Breaking("empty_ack", "agent.py", "    settle = _Settlement(",
+             "    settle = lambda _: False\n    _Settlement("),
+    Breaking("refused", "retrying.py", "retry=", "retry=lambda _: False and "),
+    Breaking("silence", "transport.py", "        seconds = min(left, self._seconds)\n",
+             "        seconds = self._seconds\n"),
+    *(
+        Breaking(f"stop_{wait}", "clock.py", HEARD, HEARD.replace(
+            "self._stop.check()", "pass"))
+        for wait in ("route", "route_int")
+    ),
+    *(
+        Breaking(f"stop_{wait}", "clock.py", STOPPED, DEAF)
+        for wait in (
+            "dns", "look_up", "connection", "exchange", "pause",
+            "metadata", "command",
+        )
+    ),
+    Breaking("stop_script", "privileged.py", "        script = self._script\n"
+             "        if script is None or", "        script = self._script\n"
+             "        if True or"),
+    Breaking("unwritable", "cli/signald.py",
+             'journal.warning(f"nothing will be left behind: {error}")', "raise"),
+    Breaking("planted_link", "store.py", OPENED, OPENED.replace(
+        " | os.O_NOFOLLOW", "")),
+    Breaking("planted_file", "cli/signald.py",
+             'journal.warning(f"nothing will be left behind: {error}")', "raise"),
+    Breaking("planted_state", "store.py", '        new = f".{name}.{os.getpid()}"\n',
+             '        open(f"{self.directory}/{name}", "wb").write(data)\n'
+             '        new = f".{name}.{os.getpid()}"\n'),
+    Breaking("vanished", "agent.py",
+             '        parts.log.warning(f"cannot write: {error}")', "        raise"),
+    Breaking("few_descriptors", "cli/signald.py", "    clock = Clock(stop)\n",
+             "    clock = Clock(stop)\n    held = [os.dup(2) for _ in range(9)]\n"),
+    Breaking("metadata_live", "render.py", """value.replace("'", "'\\"'\\"'")""",
+             "value"),
+    Breaking("metadata_cached", "store.py", "    try:\n        # O_NONBLOCK",
+             "    return None\n    try:\n        # O_NONBLOCK"),
+    Breaking("signal_state", "cli/signal_state.py", 'if arguments.has("quiet"):',
+             "if False:"),
+    Breaking("signal_state_in_vain", "cli/by_hand.py", "seconds or math.inf",
+             "math.inf"),
+    Breaking("user_data", "cli/userdata.py", "reserved=True", "reserved=False"),
+    Breaking("user_data_user", "cli/userdata.py", "reserved=True", "reserved=False"),
+    Breaking("check_up", "cli/checkup.py", "ok", "OK"),
+    Breaking("usage", "cli/options.py", 'raise UsageError', "raise KeyError"),
+    Breaking("set_hostname", "privileged.py", "        if self._kept is not None:\n",
+             "        if False:\n"),
+    Breaking("run_user_data", "privileged.py", ".strip() == instance:",
+             ".strip() == 0:"),
+    Breaking("run_user_data_that_fails", "privileged.py",
+             "        fault = _fault(script)\n        if fault is not None:\n",
+             "        fault = _fault(script)\n        if False:\n"),
+    Breaking("background_job", "cli/split.py", "    if status != 0:\n",
+             "    os.killpg(duties._script.pid, 9)\n    if status != 0:\n"),
+    Breaking("duties_user", "cli/signald.py", 'journal.error("--set-hostname and',
+             'raise SystemExit("'),
+    Breaking("memory", "cli/signald.py", "    clock = Clock(stop)\n",
+             "    clock = Clock(stop)\n    clock.held = b'x' * 50_000_000\n"),
+]  # fmt: skip
+
+
+# Most of them fail by waiting in vain: only some are for every run.
+QUICK = {
+    "root_becomes_user", "unrelated_events", "resolv_conf_late", "wrong_ack",
+    "empty_ack", "stop_script", "planted_state", "vanished", "few_descriptors",
+    "user_data", "run_user_data_that_fails", "memory",
+}  # fmt: skip
+SOAKING = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
+
+
+@pytest.mark.usefixtures("possible", "soaking")
+@pytest.mark.parametrize(
+    "breaking",
+    [each for each in BREAKINGS if SOAKING or each.claim in QUICK],
+    ids=lambda breaking: breaking.claim,
+)
+def test_a_claim_fails_for_an_agent_that_was_broken_for_it(
+    breaking: Breaking, tmp_path: Path
+) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "scw_signal")
+    for path in (tmp_path, *tmp_path.parents[:3]):
+        path.chmod(path.stat().st_mode | 0o555)  # for the user that the agent becomes
+    file = tmp_path / "scw_signal" / breaking.file
+    text = file.read_text()
+    assert breaking.old in text, "what is to be broken is not there any more"
+    file.write_text(text.replace(breaking.old, breaking.new))
+    status, out = check(breaking.claim, tmp_path, "--patience", "6")
+    assert f"\nnot ok 1 - {breaking.claim}: " in out
+    assert re.search("^# seen: .", out, re.MULTILINE)
+    assert out.endswith("\n0 passed, 1 failed\n")
+    assert status == 1
+
+
+def test_there_is_a_broken_agent_for_every_claim() -> None:
+    assert [breaking.claim for breaking in BREAKINGS] == list(
+        dict.fromkeys(breaking.claim for breaking in BREAKINGS)
+    )
+    assert {breaking.claim for breaking in BREAKINGS} == set(HERE)
+
+
+# Whatever happens, nothing is left on the machine.
+
+
+class Traces(NamedTuple):
+    """What a run could leave behind on this machine."""
+
+    host_name: str
+    resolv_conf: bytes
+    namespaces: set[str]
+    files: set[str]
+
+    @classmethod
+    def now(cls) -> Traces:
+        """Return what there is now."""
+        files = ("/run/accept", "/run/scw_signal", "/var/lib/scw_signal", PLACE)
+        return cls(
+            os.uname().nodename,
+            Path("/etc/resolv.conf").read_bytes(),
+            {path.name for path in Path("/run/netns").glob("*") if path.name in PLACES},
+            {str(file) for file in files if os.path.lexists(file)},
+        )
+
+
+PLACES = {"guest", "service"}
+
+
+def under_way(claim: str) -> subprocess.Popen[str]:
+    """Start a claim that takes long, and return it once it is under way."""
+    process = subprocess.Popen(
+        ["sh", ACCEPT, "--yes", "--only", claim, "--package", PACKAGE.parent],
+        env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "PYTHON": sys.executable},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    for _ in range(1000):
+        if any("scw-signald" in line for line in descendants(process.pid)):
+            return process
+        time.sleep(0.01)
+    pytest.fail("the agent is not started")
+
+
+def descendants(number: int) -> list[str]:
+    """Return the command lines of what a process has started, and so on."""
+    table = subprocess.run(
+        ["ps", "-ww", "-eo", "pid=,ppid=,args="],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    rows = [line.split(None, 2) for line in table.splitlines()]
+    found: list[str] = []
+    numbers = {str(number)}
+    while more := [row for row in rows if row[1] in numbers and row[0] not in numbers]:
+        numbers |= {pid for pid, *_ in more}
+        found += [" ".join((pid, *words)) for pid, _, *words in more]
+    return found
+
+
+@pytest.mark.usefixtures("possible")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_run_says_so_and_leaves_nothing(number: signal.Signals) -> None:
+    before = Traces.now()
+    process = under_way("silence")
+    started = descendants(process.pid)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=PATIENCE)
+    assert out.splitlines()[2:] == [
+        f"Bail out! interrupted by {number.name}",
+        "0 passed, 0 failed",
+    ]
+    assert process.returncode == 128 + number
+    assert not_running(started)
+    assert Traces.now() == before
+
+
+@pytest.mark.usefixtures("possible")
+def test_a_killed_run_leaves_nothing() -> None:
+    before = Traces.now()
+    process = under_way("silence")
+    started = descendants(process.pid)
+    process.kill()
+    process.communicate(timeout=PATIENCE)
+    assert not_running(started)
+    assert Traces.now() == before
+
+
+def not_running(processes: list[str]) -> bool:
+    """Wait until none of these runs any more; tell whether that came about."""
+    for _ in range(500):
+        if not any(Path("/proc", line.split()[0]).exists() for line in processes):
+            return True
+        time.sleep(0.01)
+    return False
+
+
+# Bad input: one line, and status 2.
+
+
+def refusal(*words: str | Path, **how: Any) -> str:
+    """Return the one line with which accept refuses."""
+    done = run(*words, **how)
+    assert done.returncode == REFUSED
+    assert not done.stdout
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def test_without_root_it_refuses() -> None:
+    through: list[str] = []
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("setpriv is not installed here")
+        through += ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    line = refusal("--yes", through=through)
+    assert line.startswith("accept: only root can do this")
+
+
+def test_without_yes_and_without_a_terminal_it_does_nothing() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("it takes root to come so far")
+    assert refusal() == "accept: there is nobody to ask here: --yes"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--only", "nothing"), "no claim has the name nothing: see --list"),
+        (("--no-such-option",), "unrecognized arguments: --no-such-option"),
+        (("--pairs", "1"), "argument --pairs: not two numbers, as in 242,243: 1"),
+        (("--pairs", "7,7"), "argument --pairs: not two numbers, as in 242,243: 7,7"),
+        (("--rdomains", "a,b"),
+         "argument --rdomains: not two numbers, as in 242,243: a,b"),
+        (("--only",), "argument --only: expected one argument"),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_line_is_refused(words: tuple[str, ...], said: str) -> None:
+    assert refusal("--list", *words) == f"accept: {said}"
+
+
+def test_without_python_it_says_how_to_get_it() -> None:
+    line = refusal("--list", env={"PYTHON": "/nonexistent/python3"})
+    assert line == (
+        "accept: there is no /nonexistent/python3: on OpenBSD, pkg_add python%3"
+    )
+
+
+def test_it_says_what_it_would_do_to_whoever_asks() -> None:
+    done = run("-n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "make namespaces" in done.stdout
+
+
+def test_it_lists_its_claims() -> None:
+    lines = run("--list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == [claim.name for claim in CLAIMS]
+
+
+def test_it_asks_and_takes_no_for_an_answer() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("it takes root to come so far")
+    ours, its = os.openpty()
+    with subprocess.Popen(
+        ["sh", ACCEPT],
+        env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "PYTHON": sys.executable},
+        stdin=its,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.write(ours, b"no\n")
+        out, _ = process.communicate(timeout=PATIENCE)
+    os.close(ours)
+    os.close(its)
+    assert out.startswith("This would\n    make namespaces")
+    assert out.endswith("Go on? [no] ")
+    assert process.returncode == REFUSED
+
+
+# What is done to an OpenBSD machine can be undone, however far it went.
+
+
+@pytest.fixture
+def etc(tmp_path: Path) -> Path:
+    (tmp_path / "file").write_text("the machine's own\n")
+    (tmp_path / "file").chmod(0o640)
+    return tmp_path
+
+
+def journal(place: Path, done: list[str] | None = None) -> Journal:
+    return Journal(place / "journal", {"interface": (done or []).append})
+
+
+def test_a_file_is_put_back_by_a_later_run(etc: Path) -> None:
+    file, new = etc / "file", etc / "new"
+    first = journal(etc)
+    first.keep(str(file))
+    first.keep(str(new))
+    file.write_text("another\n")
+    first.keep(str(file))  # once is enough
+    new.write_text("made\n")
+    assert journal(etc).undo() == []
+    assert file.read_text() == "the machine's own\n"
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert sorted(path.name for path in etc.iterdir()) == ["file"]
+
+
+def test_changes_are_undone_in_reverse_and_each_only_once(tmp_path: Path) -> None:
+    done: list[str] = []
+    begun = journal(tmp_path, done)
+    begun.note("interface", "lo242")
+    begun.note("interface", "pair242")
+    begun.note("interface", "lo242")
+    undone = Journal(tmp_path / "journal", {"interface": done.append})
+    assert undone.undo() == []
+    assert undone.undo() == []
+    assert done == ["pair242", "lo242"]
+
+
+def test_what_cannot_be_undone_stays_noted_and_keeps_nothing_from_it(etc: Path) -> None:
+    def fail(what: str) -> None:
+        raise OSError(f"{what} is busy")
+
+    file = etc / "file"
+    begun = Journal(etc / "journal", {"interface": fail})
+    begun.keep(str(file))
+    file.write_text("another\n")
+    begun.note("interface", "pair242")
+    assert begun.undo() == ["interface pair242: pair242 is busy"]
+    assert file.read_text() == "the machine's own\n"
+    assert begun.undo() == ["interface pair242: pair242 is busy"]
+
+
+def test_without_space_for_a_copy_nothing_is_changed(
+    etc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    begun = journal(etc)
+    monkeypatch.setattr(shutil, "copy2", full)
+    with pytest.raises(OSError, match="No space left"):
+        begun.keep(str(etc / "file"))
+    assert begun.undo() == []
+    assert not (etc / f"file{SUFFIX}").exists()
+    assert (etc / "file").read_text() == "the machine's own\n"
