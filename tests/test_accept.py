@@ -19,8 +19,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 import scw_signal
-from openbsd.acceptance.claim import CLAIMS
+from openbsd.acceptance import openbsd
+from openbsd.acceptance.claim import CLAIMS, Failed
 from openbsd.acceptance.claims import load
+from openbsd.acceptance.openbsd import OpenBSD
+from openbsd.acceptance.process import Done
+from openbsd.acceptance.system import RefusedError
 from openbsd.acceptance.undo import SUFFIX, Journal
 
 if TYPE_CHECKING:
@@ -501,3 +505,199 @@ def test_without_space_for_a_copy_nothing_is_changed(
     assert begun.undo() == []
     assert not (etc / f"file{SUFFIX}").exists()
     assert (etc / "file").read_text() == "the machine's own\n"
+
+
+class Machine:
+    """OpenBSD as far as the layer for it looks: interfaces, and a file of settings.
+
+    The command number `broken` fails, as on a full disk or when it is interrupted.
+    """
+
+    def __init__(self, interfaces: set[str]) -> None:
+        self.interfaces = interfaces
+        self.tables = {"0"}
+        self.rdomains: dict[str, str] = {}
+        self.installed = False
+        self.broken = -1
+        self.settings = Path()
+
+    def run(self, words: Sequence[str], **how: Any) -> Done:
+        """Do what a command would do, as far as this machine goes."""
+        self.broken -= 1
+        if self.broken == 0:
+            raise Failed(f"{words[0]} failed")
+        status, out = self._do(list(words))
+        if how.get("check") and status:
+            raise Failed(f"{' '.join(words)}: status {status}")
+        return Done(status, out, "", 0.1)
+
+    def _do(self, words: list[str]) -> tuple[int, str]:
+        match words:
+            case ["ifconfig", name]:
+                return int(name not in self.interfaces), ""
+            case ["ifconfig", name, "create"]:
+                self.interfaces.add(name)
+            case ["ifconfig", name, "rdomain", number]:
+                self.rdomains[name] = number
+                self.interfaces.add(f"lo{number}")
+                self.tables.add(number)
+            case ["ifconfig", name, "destroy"]:
+                number = name.removeprefix("lo")
+                if number in self.rdomains.values():
+                    return 1, "busy"
+                self.interfaces.remove(name)
+                self.tables.discard(number)
+                self.rdomains.pop(name, None)
+            case ["route", "-T", number, "-n", "show"]:
+                return int(number not in self.tables), ""
+            case ["id", *_]:
+                return int(not self.installed), ""
+            case ["sh", script] if script.endswith("/uninstall"):
+                self.installed = False
+            case ["sh", _]:
+                self.installed = True
+                self.settings.write_text("scw_signal_flags=\n")
+        return 0, ""
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    machine = Machine({"lo0", "vio0", "pair0"})
+    machine.settings = tmp_path / "rc.conf.local"
+    machine.settings.write_text("pf=NO\n")
+    (tmp_path / "vendor").mkdir()
+    monkeypatch.setattr(openbsd, "run", machine.run)
+    for name, value in (
+        ("PLACE", tmp_path / "place"), ("PYTHON", sys.executable), ("PROGRAMS", ()),
+        ("OURS", (str(tmp_path / "command"),)), ("RC_CONF", str(machine.settings)),
+        ("CORES", ()), ("RUN_DIRECTORY", str(tmp_path / "run")),
+        ("DUTIES", str(tmp_path / "duties")),
+    ):  # fmt: skip
+        monkeypatch.setattr(openbsd, name, value)
+    return machine
+
+
+def layer(
+    machine: Machine, pairs: tuple[int, int] = (242, 243), rdomain: int = 242
+) -> OpenBSD:
+    """Return the layer for OpenBSD, on such a machine."""
+    return OpenBSD(machine.settings.parent, pairs, (rdomain, 243))
+
+
+def whole(machine: Machine) -> bool:
+    """Tell whether a machine is as it was."""
+    return (
+        machine.interfaces == {"lo0", "vio0", "pair0"}
+        and machine.tables == {"0"}
+        and not machine.installed
+        and machine.settings.read_text() == "pf=NO\n"
+        and sorted(path.name for path in machine.settings.parent.iterdir())
+        == ["rc.conf.local", "vendor"]
+    )
+
+
+def test_what_was_prepared_on_openbsd_is_taken_away(machine: Machine) -> None:
+    system = layer(machine)
+    system.check()
+    system.prepare()
+    assert {"pair242", "pair243"} <= machine.interfaces
+    assert machine.installed
+    system.restore()
+    assert whole(machine)
+
+
+def test_wherever_a_preparation_fails_it_is_undone(machine: Machine) -> None:
+    for number in range(1, 60):
+        system = layer(machine)
+        system.check()
+        machine.broken = number
+        try:
+            system.prepare()
+        except Failed:
+            machine.broken = -1
+            system.restore()
+            assert whole(machine), number
+        else:
+            system.restore()
+            assert number > 20  # it does that much
+            return
+    pytest.fail("it never succeeds")
+
+
+def test_what_a_killed_run_left_on_openbsd_is_undone_by_the_next(
+    machine: Machine,
+) -> None:
+    killed = layer(machine)
+    killed.check()
+    killed.prepare()
+    os.close(killed._held)  # as its end does
+    following = layer(machine)
+    following.check()
+    following.prepare()
+    following.restore()
+    assert whole(machine)
+
+
+def test_two_at_once_are_refused(machine: Machine) -> None:
+    first = layer(machine)
+    first.check()
+    with pytest.raises(RefusedError, match="another accept is running"):
+        layer(machine).check()
+    first.prepare()
+    first.restore()
+    assert whole(machine)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"pairs": (0, 243)}, "pair0 is taken: choose others with --pairs"),
+        ({"rdomain": 0}, "an rdomain has a number from 1 to 255: 0"),
+        ({"rdomain": 256}, "an rdomain has a number from 1 to 255: 256"),
+        ({"rdomain": 7}, "rdomain 7 is taken: choose others with --rdomains"),
+    ],
+)
+def test_what_is_taken_is_refused(
+    machine: Machine, how: dict[str, Any], said: str
+) -> None:
+    machine.tables.add("7")
+    with pytest.raises(RefusedError, match=said):
+        layer(machine, **how).check()
+    machine.tables.remove("7")
+    assert whole(machine)
+
+
+def test_an_installation_that_is_there_is_not_overwritten(machine: Machine) -> None:
+    machine.installed = True
+    with pytest.raises(RefusedError, match=r"installed here, or was: .*the user"):
+        layer(machine).check()
+    machine.installed = False
+    Path(openbsd.OURS[0]).touch()
+    with pytest.raises(RefusedError, match=r"there is /.*command; uninstall it first"):
+        layer(machine).check()
+
+
+def test_without_python_from_packages_it_is_refused(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openbsd, "PYTHON", "/nonexistent/python3")
+    with pytest.raises(RefusedError, match="pkg_add python%3"):
+        layer(machine).check()
+
+
+def test_a_kill_by_pledge_is_named_once_with_promise_and_system_call(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    header = tmp_path / "syscall.h"
+    header.write_text("#define\tSYS_open\t5\n#define\tSYS_ioctl\t54\n")
+    monkeypatch.setattr(openbsd, "SYSCALLS", header)
+    log = ["root on wd0a", 'python3.11[97948]: pledge "rpath", syscall 5']
+    monkeypatch.setattr(openbsd, "run", lambda _: Done(0, "\n".join(log), "", 0.1))
+    system = layer(machine)
+    named = ['python3.11[97948]: pledge "rpath", system call 5, open']
+    assert list(system.watch()) == named
+    assert list(system.watch()) == []
+    log.append('python3.11[5]: pledge "tty", syscall 54')
+    assert list(system.watch()) == [
+        'python3.11[5]: pledge "tty", system call 54, ioctl'
+    ]

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from .process import Done
 
+PLACE = Path("/var/db/scw-accept")  # what is needed to undo it all; outlives a boot
 SERVICE_NAME = "scw_signal"
 RESOLV_CONF, MYNAME, RC_CONF = "/etc/resolv.conf", "/etc/myname", "/etc/rc.conf.local"
 TREE = "/usr/local/libexec/scw_signal"
@@ -59,7 +60,6 @@ class OpenBSD:
 
     name = "OpenBSD"
     bin = "/usr/local/bin"
-    scratch = "/var/db/scw-accept/scratch"
     db = DUTIES
     hostname_file = MYNAME
     service_python = PYTHON
@@ -75,7 +75,8 @@ class OpenBSD:
         }
         self._plug, self._socket = (f"pair{number}" for number in pairs)
         self.rdomain, self._service_rdomain = rdomains
-        self._place = Path("/var/db/scw-accept")
+        self._place = PLACE
+        self.scratch = str(PLACE / "scratch")
         self._journal = Journal(
             self._place / "journal",
             {
@@ -115,7 +116,17 @@ class OpenBSD:
         if not Path(PYTHON).exists():
             raise RefusedError(f"there is no {PYTHON}: pkg_add python%3")
         self._lock()
-        left = self._journal.undo()
+        try:
+            self._check_free(self._journal.undo())
+        except RefusedError:
+            self._unlock()
+            raise
+
+    def _check_free(self, left: Sequence[str]) -> None:
+        """Raise RefusedError where something is there that is to be made.
+
+        `left` is what of an earlier run could not be undone.
+        """
         if left:
             raise RefusedError(f"cannot undo what an earlier run left: {left[0]}")
         self._check_installation()
@@ -132,8 +143,8 @@ class OpenBSD:
 
     def prepare(self) -> None:
         """Make the network, and install."""
-        self._before = self._snapshot()
         self._made = True
+        self._before = self._snapshot()
         self._journal.note("directory", self.scratch)
         Path(self.scratch).mkdir(mode=0o755)
         self._make_network()
@@ -149,8 +160,8 @@ class OpenBSD:
             return
         self._made = False
         for each in self._journal.undo():
-            print(f"# cannot undo: {each}")
-        shutil.rmtree(self._place, ignore_errors=True)
+            print(f"# cannot undo, the next run tries again: {each}", flush=True)
+        self._unlock()
 
     def reset(self) -> None:
         """End what a claim has left running, and put back what it has changed."""
@@ -285,12 +296,20 @@ class OpenBSD:
         """Keep others out until the end of this process."""
         try:
             self._place.mkdir(mode=0o755, exist_ok=True)
-            self._held = (self._place / "lock").open("w")
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RefusedError("another accept is running") from None
+            self._held = os.open(self._place / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise RefusedError(f"{self._place}: {error.strerror}") from None
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._held)
+            raise RefusedError("another accept is running") from None
+
+    def _unlock(self) -> None:
+        """Let others in, and leave nothing but what could not be undone."""
+        if not self._journal.pending():
+            shutil.rmtree(self._place, ignore_errors=True)
+        os.close(self._held)
 
     def _check_installation(self) -> None:
         there = [path for path in OURS if os.path.lexists(path)]

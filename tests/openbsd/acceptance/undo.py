@@ -49,6 +49,10 @@ class Journal:
                 raise
         self.note(kind, path)
 
+    def pending(self) -> bool:
+        """Tell whether there is anything to undo."""
+        return bool(self._entries())
+
     def undo(self, kind: str | None = None) -> list[str]:
         """Undo all changes, or those of one kind, the last one first.
 
