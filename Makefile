@@ -66,7 +66,7 @@ wheel: $(VENV)/.made
 test: wheel
 	$(BIN)/pytest -n $(JOBS) $(PYTEST_FLAGS)
 
-# Where a virtual environment is no help: on OpenBSD, it takes a release or packages.
+# It needs no virtual environment: on OpenBSD it takes a release, or packages.
 accept:
 	@sh tests/openbsd/accept $(ACCEPT_FLAGS)
 
