@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from .claim import CLAIMS, Failed, Interrupted
 from .claims import load
+from .enclosure import SIGNALS
 from .lab import Lab
 from .linux import Linux
 from .openbsd import OpenBSD
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 TOP = Path(__file__).resolve().parents[3]
 PATIENCE = 60.0  # seconds that one wait may take, on an emulated machine as well
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,8 +45,7 @@ def main(argv: Sequence[str]) -> int:
             print("\n".join(system.plan()))
             return 0
         system.check()
-        if isinstance(system, Linux):
-            system.enclose()
+        system.enclose()
     except RefusedError as error:
         return _refuse(str(error))
     return _run(system, chosen, options.patience)

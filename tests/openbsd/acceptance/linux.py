@@ -14,8 +14,9 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from .enclosure import wait_for
 from .process import run
 from .system import (
     BITS,
@@ -84,7 +85,7 @@ class Linux:
             raise RefusedError(f"cannot make namespaces: {reason}")
         child = os.fork()
         if child != 0:
-            _wait_for(child)
+            wait_for(child)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def prepare(self) -> None:
@@ -236,15 +237,6 @@ class Linux:
     @staticmethod
     def _in(place: str, words: Sequence[str], *, check: bool = True) -> None:
         run(["nsenter", f"--net=/run/netns/{place}", "--", *words], check=check)
-
-
-def _wait_for(child: int) -> NoReturn:
-    """Pass signals on to the enclosed process, and end as it does."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda received, _: os.kill(child, received))
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    os._exit(code if code >= 0 else 128 - code)
 
 
 def _copy_etc(target: Path) -> None:

@@ -12,11 +12,11 @@ import re
 import shutil
 import tarfile
 import time
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .claim import Failed, expect
+from .enclosure import Terminal
 from .process import run
 from .system import (
     BITS,
@@ -91,7 +91,8 @@ class OpenBSD:
         self._made = False
         self._hostname = os.uname().nodename
         self._before: dict[str, str] = {}
-        self._told: Counter[str] = Counter()
+        self._told: set[str] = set()
+        self._terminal = Terminal()
         self.tree = top  # with vendor/
 
     def plan(self) -> list[str]:
@@ -141,6 +142,10 @@ class OpenBSD:
                     f"rdomain {number} is taken: choose others with --rdomains"
                 )
 
+    def enclose(self) -> None:
+        """Go on in a session whose terminal tells of broken promises."""
+        self._terminal.enter()
+
     def prepare(self) -> None:
         """Make the network, and install."""
         self._made = True
@@ -188,13 +193,15 @@ class OpenBSD:
 
     def watch(self) -> Sequence[str]:
         """Return what was killed by pledge(2), and which core files there are, anew."""
-        lines = run(["dmesg"]).out.splitlines()
-        seen = Counter(_named(line) for line in lines if _PLEDGE.search(line))
+        lines = [*self._terminal.take(), *run(["dmesg"]).out.splitlines()]
+        seen = [_named(line) for line in lines if _PLEDGE.search(line)]
         for place in (*CORES, self.scratch):
-            for core in Path(place).glob("*.core"):
-                seen[f"a core file: {core}, of {core.stat().st_mtime:.0f}"] += 1
-        new = list((seen - self._told).elements())
-        self._told |= seen
+            seen += [
+                f"a core file: {core}, of {core.stat().st_mtime:.0f}"
+                for core in Path(place).glob("*.core")
+            ]
+        new = [each for each in dict.fromkeys(seen) if each not in self._told]
+        self._told.update(new)
         return new
 
     def guest(self, words: Sequence[str], user: str | None = None) -> list[str]:
@@ -439,7 +446,7 @@ class OpenBSD:
 
 
 def _named(line: str) -> str:
-    """Return a line of dmesg(8) with the name of the system call."""
+    """Return what the kernel said with the name of the system call."""
     match = _PLEDGE.search(line)
     assert match is not None
     program, number, promise, call = match.groups()

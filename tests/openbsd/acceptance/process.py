@@ -90,7 +90,7 @@ class Process:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the harness alone
+            preexec_fn=os.setpgrp,  # noqa: PLW1509 - from 3.11 on: process_group
             cwd="/",
             env={**ENVIRONMENT, **(env or {})},
             **as_user(user),
@@ -156,7 +156,7 @@ class Process:
         return seconds
 
     def close(self) -> None:
-        """Kill it, and what it has started in its session."""
+        """Kill it, and what it has started in its process group."""
         with suppress(OSError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
@@ -197,7 +197,7 @@ def run(
             timeout=seconds,
             cwd="/",
             env={**ENVIRONMENT, **(env or {})},
-            start_new_session=True,
+            preexec_fn=os.setpgrp,
             check=False,
             **as_user(user),
         )

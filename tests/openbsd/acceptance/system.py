@@ -46,6 +46,9 @@ class System(Protocol):
     def check(self) -> None:
         """Raise RefusedError if this cannot be run here; changes nothing."""
 
+    def enclose(self) -> None:
+        """Go on in a process of its own; the one that was started waits for it."""
+
     def prepare(self) -> None:
         """Make what all claims need."""
 
