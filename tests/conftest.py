@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,25 @@ offline.enter()
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return pytest's directory for a test, which is the agent's user's as well.
+
+    That is whom an agent becomes that root has started, where there is such a user.
+    """
+    if os.geteuid() != 0:
+        return tmp_path
+    try:
+        user = pwd.getpwnam("_scwsignal")
+    except KeyError:
+        return tmp_path
+    os.chown(tmp_path, user.pw_uid, user.pw_gid)
+    top = tmp_path_factory.getbasetemp()
+    for path in (top, top.parent):  # only root may search pytest's own
+        path.chmod(path.stat().st_mode | 0o011)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

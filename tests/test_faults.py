@@ -692,7 +692,8 @@ def in_namespace(*kinds: str, script: str) -> tuple[str, ...]:
 # Mounts a disk of $1 on $2, with what is in $3, and brings what is left to $4.
 ON_A_SMALL_DISK = """
 size=$1 directory=$2 before=$3 after=$4; shift 4
-mount -t tmpfs -o "size=$size,mode=755" scw-signal "$directory" || exit
+owner=$(id -u _scwsignal 2>/dev/null || echo 0)
+mount -t tmpfs -o "size=$size,mode=755,uid=$owner" scw-signal "$directory" || exit
 cp "$before"/* "$directory" || exit
 "$@"
 status=$?

@@ -432,6 +432,8 @@ def test_a_system_without_a_routing_socket_has_none(
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported")
 
     monkeypatch.setattr(sys, "platform", platform)
+    for name in ("AF_NETLINK", "NETLINK_ROUTE"):  # Linux has them, which is played here
+        monkeypatch.setattr(socket, name, 16, raising=False)
     monkeypatch.setattr(socket, "socket", refuse)
     assert network._open_monitor() is None
 

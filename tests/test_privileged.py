@@ -10,7 +10,6 @@ import socket
 import subprocess
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,6 +28,7 @@ from scw_signal.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from fakes import FakeClock
 
@@ -360,10 +360,9 @@ def await_script(half: Half) -> None:
 
 def alive(number: int) -> bool:
     """Tell whether a process runs: one that nobody has waited for does not."""
-    try:
-        return " Z " not in Path(f"/proc/{number}/stat").read_text()
-    except FileNotFoundError:
-        return False
+    words = ["ps", "-o", "stat=", "-p", str(number)]
+    state = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    return state.strip()[:1] not in {"", "Z"}
 
 
 # Host names.

@@ -336,7 +336,7 @@ def test_an_agent_that_has_done_its_work_before_anybody_looks_is_ok(
 
 def test_an_agent_that_dies_at_once_is_told(scratch: Scratch, agent: FakeAgent) -> None:
     # No python3 in its command line: nobody can take it for one that runs.
-    agent.does("", interpreter="/bin/false")
+    agent.does("", interpreter=shutil.which("false") or "/bin/false")
     assert scratch.rcctl("start") == (1, FAILED)
     assert scratch.has_failed()
 

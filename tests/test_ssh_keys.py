@@ -289,6 +289,8 @@ def sshd_program() -> list[str]:
     if program is None or shutil.which("ssh") is None:
         pytest.skip("OpenSSH is not installed here")
     own_run = ["unshare", "--mount", "sh", "-c", OWN_RUN, "sh"]
+    if shutil.which(own_run[0]) is None:
+        pytest.skip("unshare is not installed here")
     if subprocess.run([*own_run, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no mount namespace can be made here")
     return [*own_run, program]

@@ -33,6 +33,7 @@ HERE = TOP / "tests/systems"
 
 # The interpreter itself, and the system's, which services can see.
 PYTHON = Path(sys.executable).resolve()
+FALSE = shutil.which("false") or "/bin/false"
 SYSTEM_PYTHON = "/usr/bin/python3"
 
 COMMANDS = [path.name for path in (TOP / "packaging/bin").iterdir()]
@@ -176,7 +177,7 @@ def test_openbsd_gets_what_its_own_install_lays_out(
     (root / "usr/local/bin/python3").symlink_to(PYTHON)
     (root / "usr/sbin").mkdir()
     for program in ("groupinfo", "userinfo", "makewhatis"):
-        (root / "usr/sbin" / program).symlink_to("/bin/true")
+        (root / "usr/sbin" / program).symlink_to(shutil.which("true") or "/bin/true")
     done = ran("sh", release / "packaging/openbsd/install", env={"DESTDIR": str(root)})
     assert done.returncode == 0, done.stderr
     theirs = files(root)
@@ -352,7 +353,7 @@ def test_what_the_system_lacks_is_named(release: Path, tmp_path: Path) -> None:
         ({"PREFIX": "/a|b"}, "PREFIX has characters that scripts can not bear: /a|b"),
         ({"PYTHON": "/bin/py thon"}, "PYTHON has characters that scripts can not"),
         ({"PYTHON": "python3.99"}, "there is no python3.99 in PATH: say PYTHON=/path"),
-        ({"PYTHON": "/bin/false"}, "/bin/false does not run: say PYTHON=/path"),
+        ({"PYTHON": FALSE}, f"{FALSE} does not run: say PYTHON=/path"),
         ({"PYTHON": sys.executable}, f"{sys.executable} is of a virtual environment"),
         ({"LIBRARIES": "some"}, "LIBRARIES is vendor or system; not some"),
     ],
