@@ -11,18 +11,27 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .stop import Stop
 
 # poll(2) takes milliseconds in an int; a longer wait is made of several.
 LONGEST_POLL = 86_400.0
+TICK = 1.0  # seconds, while somebody wants to know that a wait goes on
 
 
 class Clock:
     """Monotonic seconds, and waiting on file descriptors for as long as that."""
 
-    def __init__(self, stop: Stop | None = None) -> None:
-        """Take what ends every wait, if anything does."""
+    def __init__(
+        self, stop: Stop | None = None, tick: Callable[[], None] | None = None
+    ) -> None:
+        """Take what ends every wait, if anything does.
+
+        `tick` is called while a wait goes on, at least each second.
+        """
         self._stop = stop
+        self._tick = tick
 
     def monotonic(self) -> float:
         """Return seconds since an arbitrary start, which never go back."""
@@ -53,8 +62,9 @@ class Clock:
             poll.register(self._stop.descriptor, select.POLLIN)
             if self._stop.heard:
                 self._stop.check()
+        longest = LONGEST_POLL if self._tick is None else TICK
         while True:
-            left = min(end - self.monotonic(), LONGEST_POLL)
+            left = min(end - self.monotonic(), longest)
             # Rounded up: a wait that ends early would be made again, busily.
             ready = poll.poll(max(0, math.ceil(left * 1000)))
             if self._stop is not None:
@@ -63,3 +73,5 @@ class Clock:
                 return True
             if self.monotonic() >= end:
                 return False
+            if self._tick is not None:
+                self._tick()

@@ -109,13 +109,15 @@ class Service:
         *,
         resolve: Resolve | None = None,
         seconds: float = EXCHANGE_SECONDS,
+        begin: Callable[[str], None] = lambda _host: None,
     ) -> None:
         """Take the addresses in the order in which they are to be tried.
 
         `open_socket` makes a TCP socket of a family that is not connected yet:
         `reserved_socket`, where the service looks at the source port. `resolve`
         gives the addresses of a host name within some seconds; without it none can
-        be reached. `seconds` bounds the exchange with one address.
+        be reached. `seconds` bounds the exchange with one address, and `begin` is
+        told the host of each that is asked.
         """
         self._endpoints = list(endpoints)
         self._connected: Endpoint | None = None  # the last one
@@ -124,6 +126,7 @@ class Service:
         self._open_socket = open_socket
         self._resolve = resolve
         self._seconds = seconds
+        self._begin = begin
 
     def attempt(self, operation: Callable[[], T]) -> T:
         """Make one try, of one or more exchanges, and return its result.
@@ -167,6 +170,7 @@ class Service:
             left = end - self._clock.monotonic()
             if left <= 0 and failures:
                 break
+            self._begin(endpoint.host)
             try:
                 share = left / (len(self._endpoints) - tried)
                 reply = self._exchange(endpoint, request, left, share)

@@ -137,6 +137,17 @@ def test_a_poll_that_ends_early_is_made_again_but_not_busily(
     assert len(poll.timeouts) <= 3
 
 
+def test_somebody_who_wants_to_know_is_told_each_second_that_a_wait_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    poll = FakePoll()
+    watched(monkeypatch, poll)
+    told: list[float] = []
+    Clock(tick=lambda: told.append(poll.now)).wait(3.5)
+    assert told == [1001.0, 1002.0, 1003.0]
+    assert poll.now == 1003.5
+
+
 def test_a_wait_longer_than_poll_can_last_is_made_of_several(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -460,6 +460,13 @@ def test_a_refused_connection_leads_to_the_next_address(serve: Serve) -> None:
     assert (reply.status, found) == (200, peer.endpoint)
 
 
+def test_each_address_that_is_asked_is_told_before(serve: Serve) -> None:
+    peer, told = serve(ACKNOWLEDGED), list[str]()
+    service = Service([refusing(V6), peer.endpoint], SocketClock(), begin=told.append)
+    service.exchange(SIGNAL, 10)
+    assert told == [V6, V4]
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -6,6 +6,7 @@ import functools
 import gc
 import math
 import os
+import time
 from typing import TYPE_CHECKING, final
 
 from scw_signal import sandbox, wire
@@ -19,6 +20,7 @@ from scw_signal.stop import Stop
 from scw_signal.terminal import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from scw_signal.cli.options import Arguments, Command
@@ -53,15 +55,16 @@ class Session:
         seconds = arguments.seconds("timeout", seconds)
         self._endpoints = wire.endpoints(arguments.all("url"), os.environ, variables)
         self._stop = Stop()
-        self._clock = Clock(self._stop)
-        self._network: Network | None = None
         self._progress = Progress(command, arguments)
+        self._clock = Clock(self._stop, self._progress.tick)
+        self._network: Network | None = None
         self.service = transport.Service(
             self._endpoints,
             self._clock,
             transport.reserved_socket if reserved else transport.stream_socket,
             resolve=Resolver(self._clock).addresses,
             seconds=EXCHANGE_SECONDS,
+            begin=self._progress.begin,
         )
         self.patience = Patience(
             self._clock,
@@ -109,9 +112,15 @@ class Progress:
     try; otherwise, and with --quiet, not at all.
     """
 
-    def __init__(self, command: Command, arguments: Arguments) -> None:
-        """Take what the command line and the terminal say."""
+    def __init__(
+        self,
+        command: Command,
+        arguments: Arguments,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take what the command line and the terminal say, and the clock."""
         self._name = command.name
+        self._now = now
         self._verbose = arguments.has("verbose")
         self._rewrite = (
             not self._verbose and not arguments.has("quiet") and os.isatty(2)
@@ -119,20 +128,41 @@ class Progress:
         # Asked now: under pledge(2) it would take the promise tty.
         self._columns = _columns() if self._rewrite else 0
         self._shown = False
+        self._try = 1
+        self._asked: tuple[str, float] | None = None  # a host, and since when
+
+    def begin(self, host: str) -> None:
+        """Note that a host is asked from now on."""
+        self._asked = host, self._now()
+
+    def tick(self) -> None:
+        """Say whose answer is waited for, once that has taken a second."""
+        if self._asked is None or not self._rewrite:
+            return
+        host, since = self._asked
+        seconds = int(self._now() - since)
+        if seconds > 0:
+            self._line(f"waiting for {host} (try {self._try}, {seconds} s)")
 
     def failed(self, error: ScwSignalError, tries: int, delay: float) -> None:
         """Say that a try failed, and the seconds until the next."""
-        text = printable(f"{error}; try {tries + 1} in {delay:.1f} s", 300)
+        self._asked = None
+        self._try = tries + 1
         if self._verbose:
+            text = printable(f"{error}; try {self._try} in {delay:.1f} s", 300)
             self._write(f"{self._name}: {text}\n")
         elif self._rewrite:
-            self._shown = True
-            self._write(f"\r{text[: self._columns - 1]}\x1b[K")
+            # What changes comes first: the rest is cut where the line ends.
+            self._line(f"try {self._try} in {delay:.1f} s: {error}")
 
     def clear(self) -> None:
         """Take the rewritten line away."""
         if self._shown:
             self._write("\r\x1b[K")
+
+    def _line(self, text: str) -> None:
+        self._shown = True
+        self._write(f"\r{printable(text, 300)[: self._columns - 1]}\x1b[K")
 
     def _write(self, text: str) -> None:
         try:
