@@ -84,6 +84,7 @@ class Patience:
         insist: bool = False,
         unattended: bool = False,
         once: bool = False,
+        limit: str = "",
         chance: Callable[[], float] = random.random,
     ) -> None:
         """Take the bound in seconds (inf for none), which begins now.
@@ -92,8 +93,8 @@ class Patience:
         hears of each failed try; `insist` says to try again after a refusal
         too, and that nobody waits, so that the first delays may be longer;
         `unattended`, that an error which is none of ours is a failed try, since
-        nobody is there to report it; `once`, not to try again at all; `chance`
-        draws from [0, 1).
+        nobody is there to report it; `once`, not to try again at all; `limit` names
+        the option that `seconds` come from; `chance` draws from [0, 1).
         """
         self._clock = clock
         self._start = clock.monotonic()
@@ -103,6 +104,7 @@ class Patience:
         self._insist = insist
         self._unattended = unattended
         self._once = once
+        self._limit = limit and f" ({limit})"
         self._chance = chance
 
     def remaining(self) -> float:
@@ -117,6 +119,7 @@ class Patience:
         """
         if self._unattended:
             operation = _translated(operation)
+        began = self._clock.monotonic()
         try:
             return operation(), 1
         except (TryAgainError, RefusedError) as error:
@@ -131,6 +134,7 @@ class Patience:
             return persist(
                 operation,
                 first,
+                self._clock.monotonic() - began,
                 insist=self._insist,
                 now=self._clock.monotonic,
                 remaining=self.remaining,
@@ -141,8 +145,8 @@ class Patience:
         except (TryAgainError, RefusedError) as last:
             if isinstance(last, RefusedError) and not self._insist:
                 raise
-            spent = self._seconds - self.remaining()
-            raise GaveUpError(f"{last}; gave up after {spent:.1f} s") from None
+            spent = f"{self._seconds - self.remaining():.1f}".removesuffix(".0")
+            raise GaveUpError(f"{last}; gave up after {spent} s{self._limit}") from None
 
 
 class Preparation(NamedTuple):

@@ -18,7 +18,8 @@ LASTING = 3600.0  # ... until it has failed for so long; then none is longer ...
 LASTING_CAP = 300.0  # ... than this
 LEAST_SHARE = 2 / 3  # of the longest delay, to which chance may shorten it
 RETRY_AFTER_CAP = 60.0  # a service that asks for more is asked again after this
-LAST_TRY = 1.0  # the least time that a try before a deadline is worth making in
+LAST_TRY = 1.0  # the most that is kept back before a deadline for a last try ...
+QUICK_TRY = 0.05  # ... and the least: what succeeds takes longer than some failures
 CUT_SHARE = 8  # see floor()
 REPORT_FIRST = 60.0  # at most a log line a minute while nothing changes ...
 REPORT_CAP = 3600.0  # ... then fewer, down to one an hour
@@ -59,14 +60,15 @@ def floor(start: float, elapsed: float, after: float) -> float:
     return min(after, RETRY_AFTER_CAP) + ceiling(start, elapsed) / CUT_SHARE
 
 
-def fit(wait: float, after: float, remaining: float) -> float | None:
+def fit(wait: float, after: float, remaining: float, took: float) -> float | None:
     """Fit a delay into what remains before a deadline; None means give up now.
 
-    A delay that would overrun is shortened so that one last try still has
-    LAST_TRY seconds, unless the service itself asked for more than that.
+    A delay that would overrun is shortened so that one last try still has as long as
+    the last failure took, at most LAST_TRY, unless the service itself asked for a
+    longer wait than that.
     """
-    latest = remaining - LAST_TRY
-    # None of it left means that the last try was made, be it that no time has passed.
+    latest = remaining - min(max(took, QUICK_TRY), LAST_TRY)
+    # No time is left, so this was the last try.
     if latest <= 0 or min(after, RETRY_AFTER_CAP) > latest:
         return None
     return min(wait, latest)

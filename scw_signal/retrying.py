@@ -24,6 +24,7 @@ T = TypeVar("T")
 def persist(
     operation: Callable[[], T],
     first: ScwSignalError,
+    took: float,
     *,
     insist: bool,
     now: Callable[[], float],
@@ -34,23 +35,29 @@ def persist(
 ) -> tuple[T, int]:
     """Call `operation` until it succeeds; return its result and the tries made.
 
-    `first` is what the first try, already made, failed with. What raises TryAgainError
-    is tried again, and RefusedError too if `insist`; without it, the first delays are
-    short, for somebody waits. `now` gives monotonic seconds. `remaining` gives
-    the seconds before the deadline (inf for none): with none left to wait in,
-    the last error is raised. Between two tries `report` gets the error, the
-    number of tries and the delay, then `pause` the delay and its floor.
+    `first` is what the first try, already made, failed with, and `took` the seconds
+    that it took. What raises TryAgainError is tried again, and RefusedError too if
+    `insist`; without it, the first delays are short, for somebody waits. `now` gives
+    monotonic seconds. `remaining` gives the seconds before the deadline (inf for
+    none): with none left to wait in, the last error is raised. Between two tries
+    `report` gets the error, the number of tries and the delay, then `pause` the delay
+    and its floor.
     """
     retried = (TryAgainError, RefusedError) if insist else (TryAgainError,)
-    start = backoff.START if insist else backoff.START_BY_HAND
+    first_delay = backoff.START if insist else backoff.START_BY_HAND
     failures = [first]
     failed = now()
     floor = 0.0
 
     def attempt() -> T:
+        nonlocal took
         if failures:
             raise failures.pop()
-        return operation()
+        start = now()
+        try:
+            return operation()
+        finally:
+            took = now() - start
 
     def wait(state: RetryCallState) -> float:
         nonlocal floor
@@ -58,9 +65,9 @@ def persist(
         after, overload = 0.0, False
         if isinstance(error, TryAgainError):
             after, overload = error.after, error.overload
-        delay = backoff.delay(start, elapsed, after, chance())
-        floor = delay if overload else backoff.floor(start, elapsed, after)
-        fitted = backoff.fit(delay, after, remaining())
+        delay = backoff.delay(first_delay, elapsed, after, chance())
+        floor = delay if overload else backoff.floor(first_delay, elapsed, after)
+        fitted = backoff.fit(delay, after, remaining(), took)
         return math.inf if fitted is None else fitted
 
     def tell(state: RetryCallState) -> None:

@@ -17,6 +17,7 @@ ELAPSED = st.floats(0, 100) | st.floats(0, 1e9)
 CHANCE = st.floats(0, 1, exclude_max=True)
 AFTER = st.just(0.0) | st.floats(0, 200) | st.floats(0, 1e9)
 REMAINING = st.floats(0, 200) | st.just(math.inf)
+TOOK = st.floats(0, 2) | st.floats(0, 100)
 DAY = 86_400.0
 
 
@@ -100,25 +101,26 @@ def test_under_constant_change_the_pace_slows_down_as_the_back_off_does(
 
 
 @unhurried
-@given(st.floats(0, 100), AFTER, REMAINING)
-def test_a_fitted_delay_leaves_a_second_before_the_deadline(
-    wait: float, after: float, remaining: float
+@given(st.floats(0, 100), AFTER, REMAINING, TOOK)
+def test_a_fitted_delay_leaves_what_the_last_try_took_up_to_a_second(
+    wait: float, after: float, remaining: float, took: float
 ) -> None:
-    fitted = backoff.fit(wait, after, remaining)
+    fitted = backoff.fit(wait, after, remaining, took)
     if fitted is not None:
         assert 0 <= fitted <= wait
-        assert fitted <= remaining - 1
+        assert fitted <= remaining - min(max(took, 0.05), 1)
 
 
 @unhurried
-@given(ELAPSED, AFTER, CHANCE, REMAINING)
+@given(ELAPSED, AFTER, CHANCE, REMAINING, TOOK)
 def test_a_fitted_delay_is_never_shorter_than_what_the_service_asked_for(
-    elapsed: float, after: float, chance: float, remaining: float
+    elapsed: float, after: float, chance: float, remaining: float, took: float
 ) -> None:
     delay = backoff.delay(2.0, elapsed, after, chance)
-    fitted = backoff.fit(delay, after, remaining)
+    fitted = backoff.fit(delay, after, remaining, took)
     if fitted is None:
-        assert remaining - 1 < min(after, 60) or remaining <= 1
+        kept = min(max(took, 0.05), 1)
+        assert remaining - kept < min(after, 60) or remaining <= kept
     else:
         assert fitted >= min(after, 60)
 
@@ -141,7 +143,16 @@ def test_a_fitted_delay_is_never_shorter_than_what_the_service_asked_for(
 def test_a_delay_is_fitted_into_what_remains(
     wait: float, after: float, remaining: float, fitted: float | None
 ) -> None:
-    assert backoff.fit(wait, after, remaining) == fitted
+    assert backoff.fit(wait, after, remaining, took=1.0) == fitted
+
+
+@pytest.mark.parametrize(
+    ("took", "fitted"), [(0.0, 2.95), (0.05, 2.95), (0.4, 2.6), (1.0, 2.0), (9.0, 2.0)]
+)
+def test_no_more_is_kept_back_than_the_last_try_took(
+    took: float, fitted: float
+) -> None:
+    assert backoff.fit(9.0, 0.0, 3.0, took) == pytest.approx(fitted)
 
 
 def test_reports_come_after_a_minute_then_ever_fewer_down_to_one_an_hour() -> None:

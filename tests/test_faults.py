@@ -302,7 +302,8 @@ def check_pace(
         changed = any(one.end <= moment <= other.begin for moment in guest.changes)
         if one.overload or not changed:
             shortest = longest
-        last = tries[0].begin + seconds - 1.0
+        kept = min(max(one.end - one.begin, 0.05), 1.0)
+        last = tries[0].begin + seconds - kept
         if abs(other.begin - last) < EPSILON:  # the last try that there is time for
             shortest = asked
         assert shortest - EPSILON < other.begin - one.end < longest + EPSILON

@@ -320,7 +320,7 @@ def numbers() -> Iterator[tuple[str, str]]:
     yield AGENT, f"below {spelled(backoff.CUT_SHARE)} of the longest delay"
     for page in (BY_HAND, METADATA, USER_DATA):
         yield page, f"begins with {backoff.START_BY_HAND:g} seconds"
-    yield AGENT, f"has {spelled(backoff.LAST_TRY)} left"
+    yield AGENT, f"and {spelled(backoff.LAST_TRY)} at most"
     yield AGENT, f"has {connect:g} seconds to accept the connection"
     yield AGENT, f"looked up for {transport.RESOLVE_SECONDS:g} seconds at most"
     yield AGENT, f"and {exchange:g} seconds in all"

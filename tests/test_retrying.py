@@ -78,6 +78,7 @@ class Course:
         return persist(
             self._operation,
             first,
+            self._takes,
             insist=self._insist,
             now=self.clock.monotonic,
             remaining=lambda: self.seconds - self.elapsed(),
@@ -287,16 +288,27 @@ def test_when_the_time_is_over_the_last_error_comes_out() -> None:
     assert caught.value is last
 
 
-def test_the_last_try_is_placed_a_second_before_the_deadline() -> None:
-    course = Course(lost(), seconds=20, chance=lambda: 0.999)
+@pytest.mark.parametrize(
+    ("takes", "kept"), [(0.001, 0.05), (0.05, 0.05), (0.3, 0.3), (1.0, 1.0), (4, 1.0)]
+)
+def test_the_last_try_has_as_long_left_as_the_one_before_took_up_to_a_second(
+    takes: float, kept: float
+) -> None:
+    course = Course(lost(), seconds=18.5, takes=takes, chance=lambda: 0.999)
     with pytest.raises(UnreachableError):
         course.run()
-    assert course.tries[-1] == pytest.approx(19, abs=1e-6)
-    assert course.tries[-2] < 18
+    assert course.tries[-1] == pytest.approx(18.5 - kept, abs=1e-6)
 
 
-def test_with_less_than_a_second_left_there_is_no_further_try() -> None:
-    course = Course(lost(), seconds=0.9)
+def test_where_a_try_is_quick_a_second_is_time_for_several() -> None:
+    course = Course(lost(), seconds=1.0)
+    with pytest.raises(UnreachableError):
+        course.run()
+    assert len(course.tries) >= 4
+
+
+def test_where_less_is_left_than_a_try_takes_there_is_no_further_one() -> None:
+    course = Course(lost(), seconds=0.9, takes=0.5)
     with pytest.raises(UnreachableError):
         course.run()
     assert (course.tries, course.pauses) == ([0.0], [])
@@ -307,7 +319,7 @@ def test_the_last_try_is_the_last_though_it_took_no_time() -> None:
     course = Course(overload(1.0), lost(), seconds=3.0, chance=lambda: 0.5, takes=0.0)
     with pytest.raises(UnreachableError):
         course.run()
-    assert course.tries[-1] == 2.0
+    assert course.tries[-1] == pytest.approx(2.95)
     assert len(course.tries) <= 5
 
 
@@ -347,7 +359,7 @@ def test_what_is_told_is_the_delay_as_it_was_fitted_to_the_deadline() -> None:
     assert [report.delay for report in course.reports] == [
         delay for delay, _ in course.pauses
     ]
-    assert course.reports[-1].delay == pytest.approx(3 - 1.75, abs=0.01)
+    assert course.reports[-1].delay == pytest.approx(3.95 - 3.766, abs=0.001)
 
 
 def test_the_error_that_ends_it_is_not_told() -> None:
@@ -398,12 +410,13 @@ def test_no_try_comes_too_soon_nor_after_the_deadline_whatever_happens(
     with contextlib.suppress(TryAgainError, RefusedError):
         course.run()
         assert len(course.tries) == len(failures) + 1
-    assert course.tries[-1] <= max(0, seconds - 1) + 1e-6
+    kept = min(max(takes, 0.05), 1)
+    assert course.tries[-1] <= max(0, seconds - kept) + 1e-6
     for number, error in enumerate(failures[: len(course.tries) - 1]):
         before, after = course.tries[number : number + 2]
         pause = after - before - takes
         least, most = policy(error, before)
-        if after < seconds - 1 - 1e-6:  # else it is the last try, which comes early
+        if after < seconds - kept - 1e-6:  # else it is the last try, which comes early
             assert pause >= least - 1e-6
         assert pause <= most + 1e-6
 

@@ -103,7 +103,9 @@ def test_timeout_ends_it_with_the_last_reason() -> None:
         status, out, err = signal_state(service, "--timeout", "1.2", "booted")
         assert (status, out) == (1, "")
         assert re.fullmatch(
-            r"scw-signal-state: the service answered 503; gave up after [\d.]+ s\n", err
+            r"scw-signal-state: the service answered 503;"
+            r" gave up after 1\.[12]\d* s \(--timeout\)\n",
+            err,
         )
 
 

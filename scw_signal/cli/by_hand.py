@@ -72,6 +72,7 @@ class Session:
             self._pause,
             self._progress.failed,
             once=arguments.has("once"),
+            limit="--timeout",
         )
         if sandbox.available():
             self._confine(command)

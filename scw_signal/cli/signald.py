@@ -208,6 +208,7 @@ def _parts(
             report,
             insist=stage != "prepare",  # the signal shall not wait for what is refused
             unattended=True,
+            limit="--deadline" if stage == "signal" else "",
         )
 
     return agent.Parts(
