@@ -130,6 +130,13 @@ class Patience:
         # every one that a person makes, need not wait for tenacity.
         from .retrying import persist  # noqa: PLC0415
 
+        before: ScwSignalError = first
+
+        def report(error: ScwSignalError, tries: int, delay: float) -> None:
+            nonlocal before
+            before = error
+            self._report(error, tries, delay)
+
         try:
             return persist(
                 operation,
@@ -139,14 +146,16 @@ class Patience:
                 now=self._clock.monotonic,
                 remaining=self.remaining,
                 pause=self._pause,
-                report=self._report,
+                report=report,
                 chance=self._chance,
             )
         except (TryAgainError, RefusedError) as last:
             if isinstance(last, RefusedError) and not self._insist:
                 raise
+            # A last try that the limit itself has cut short says nothing of the cause.
+            told = before if self.remaining() <= 0 else last
             spent = f"{self._seconds - self.remaining():.1f}".removesuffix(".0")
-            raise GaveUpError(f"{last}; gave up after {spent} s{self._limit}") from None
+            raise GaveUpError(f"{told}; gave up after {spent} s{self._limit}") from None
 
 
 class Preparation(NamedTuple):

@@ -887,6 +887,20 @@ def test_giving_up_names_the_last_failure_and_the_seconds(clock: FakeClock) -> N
         patience(clock, seconds=14.0).run(refuse)
 
 
+def test_a_last_try_that_the_limit_cuts_short_does_not_hide_the_reason(
+    clock: FakeClock,
+) -> None:
+    def refuse() -> str:
+        if clock.now - start > 4.5:
+            clock.wait(5.0 - (clock.now - start))
+            raise BrokenOffError("no answer in time")
+        raise UnreachableError("no route")
+
+    start = clock.now
+    with pytest.raises(GaveUpError, match=r"^no route; gave up after 5 s$"):
+        patience(clock, seconds=5.0).run(refuse)
+
+
 @pytest.mark.parametrize("error", [ValueError("a mistake"), KeyboardInterrupt()])
 def test_what_is_no_failed_try_passes_through(
     clock: FakeClock, error: BaseException
