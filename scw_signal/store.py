@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 from .errors import StoreError
 
@@ -121,10 +122,12 @@ class _Umask:
         os.umask(self._before)
 
 
-def read(directory: str, name: str) -> str | None:
+def read(directory: str, name: str, max_age: float | None = None) -> str | None:
     """Return a file of the run directory as text, or None where there is none.
 
-    What is no file, or larger than the agent ever leaves one, counts as none.
+    What is no file, or larger than the agent ever leaves one, counts as none; and so
+    does what was written more than `max_age` seconds ago, or in the future, which it
+    seems to be where the clock was wrong at boot.
     """
     try:
         # O_NONBLOCK: nobody's FIFO shall hold us up.
@@ -134,6 +137,9 @@ def read(directory: str, name: str) -> str | None:
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_size > READ_LIMIT:
+                return None
+            # The only use of the time of day: the file is from another process.
+            if max_age is not None and not 0 <= time.time() - found.st_mtime <= max_age:
                 return None
             data = b""
             while chunk := os.read(descriptor, 1 << 20):

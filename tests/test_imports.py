@@ -45,7 +45,17 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("words", [["hostname"], ["hostname", "zone"], ["--sh"], []])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["hostname"],
+        ["hostname", "zone"],
+        ["--sh"],
+        ["--list-keys"],
+        ["--max-age", "3600", "zone"],
+        [],
+    ],
+)
 def test_a_cached_look_up_loads_nothing_slow(cache: Path, words: list[str]) -> None:
     modules = loaded("scw-metadata", "--cached", "--run-dir", str(cache), *words)
     assert "scw_signal.flat" in modules, "this looked at the wrong process"

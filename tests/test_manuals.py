@@ -286,6 +286,30 @@ def test_every_check_is_told(tmp_path: Path) -> None:
     assert items(listed) == checks
 
 
+def test_the_usual_keys_are_those_of_a_real_document_with_their_values() -> None:
+    tree = document.parse((ROOT / "tests/samples/conf-routed-ipv4.json").read_bytes())
+    values = dict(document.flatten(tree))
+    rows = re.findall(r"^\.It ([A-Z]\w+) Ta (.+)", source(METADATA), flags=re.MULTILINE)
+    assert len(rows) > 10
+    for key, example in rows:
+        value = values[key] or ""
+        assert value == example or value.startswith(example.removesuffix("..."))
+
+
+@pytest.mark.parametrize("place", ["README.md", "help", METADATA, AS_JSON])
+def test_what_cached_does_is_said_in_the_same_words_everywhere(place: str) -> None:
+    said = (
+        "use what is stored; if nothing is stored, ask the service and store its answer"
+    )
+    text = {
+        "README.md": (ROOT / "README.md").read_text(),
+        "help": metadata.COMMAND.help(),
+        METADATA: source(METADATA),
+        AS_JSON: source(AS_JSON),
+    }[place]
+    assert said in " ".join(text.split()).replace("Use what is", "use what is")
+
+
 def test_every_stage_of_the_promises_is_told() -> None:
     privileges = section(AGENT, "DESCRIPTION").partition(".Ss Privileges")[2]
     told = re.findall(r"^\.Dq ([a-z ]+?)(?: ,)?$", privileges, flags=re.MULTILINE)

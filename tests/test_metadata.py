@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,6 +121,11 @@ def test_prefix_changes_the_names(service: Emulator) -> None:
     [
         ["--sh", "--json"],
         ["--prefix", "X_"],
+        ["--list-keys", "--json"],
+        ["--max-age", "soon"],
+        ["--max-age", "-1"],
+        ["--max-age", ""],
+        ["--max-age", "60", "--ssh-keys"],
         ["--sh", "--prefix", "x;id"],
         ["--timeout", "soon"],
         ["--timeout", "-1"],
@@ -146,6 +152,58 @@ def test_cached_prints_what_the_service_would(
     service: Emulator, cache: Path, words: list[str]
 ) -> None:
     assert cached(cache, *words) == metadata(service, *words)
+
+
+def test_list_keys_prints_the_names_of_what_there_is(
+    service: Emulator, cache: Path
+) -> None:
+    names = metadata(service, "--list-keys").out.splitlines()
+    assert {"HOSTNAME", "PUBLIC_IP_ADDRESS"} <= set(names)
+    assert metadata(service, *names).status == 0
+    assert cached(cache, "--list-keys").out.splitlines() == names
+
+
+def test_list_keys_with_keys_prints_them_and_those_below(cache: Path) -> None:
+    assert cached(cache, "--list-keys", "public_ip", "zone").out.split() == [
+        "PUBLIC_IP", "PUBLIC_IP_ADDRESS", "PUBLIC_IP_DYNAMIC", "PUBLIC_IP_FAMILY",
+        "PUBLIC_IP_GATEWAY", "PUBLIC_IP_ID", "PUBLIC_IP_IPAM_ID", "PUBLIC_IP_NETMASK",
+        "PUBLIC_IP_PROVISIONING_MODE", "PUBLIC_IP_STATE", "PUBLIC_IP_TAGS", "ZONE",
+    ]  # fmt: skip
+
+
+def test_list_keys_with_an_unknown_key_is_status_3_and_one_line(cache: Path) -> None:
+    status, out, err = cached(cache, "--list-keys", "zone", "hostnam")
+    assert (status, out) == (3, "")
+    assert err == "scw-metadata: no such key: HOSTNAM (near: HOSTNAME)\n"
+
+
+def test_a_key_that_spans_lines_is_listed_on_one() -> None:
+    with Emulator(document={"a\nb": 1, "c\x1b[2J": 2}) as service:
+        assert metadata(service, "--list-keys").out.startswith("A\\nB\nC\\x1b[2J\n")
+
+
+@pytest.mark.parametrize("command", ["scw-metadata", "scw-metadata-json"])
+@pytest.mark.parametrize(
+    ("age", "uses_it"), [(0.0, True), (50, True), (70, False), (-3600, False)]
+)
+def test_max_age_uses_what_is_stored_if_it_is_not_older(
+    service: Emulator, cache: Path, command: str, age: float, *, uses_it: bool
+) -> None:
+    asked = len(service.requests)
+    for name in ("metadata.flat", "metadata.json"):
+        os.utime(cache / name, (time.time() - age,) * 2)
+    words = ("--run-dir", str(cache), "--url", service.url, "--max-age", "60")
+    for _ in range(2):  # what was asked for is stored, and used the second time
+        assert run(command, *words, "zone").out.strip('"\n') == "fr-par-1"
+    assert len(service.requests) == asked + (0 if uses_it else 1)
+
+
+def test_max_age_without_a_stored_document_stores_one(
+    service: Emulator, tmp_path: Path
+) -> None:
+    words = ("--run-dir", str(tmp_path), "--url", service.url, "--max-age", "60")
+    assert run("scw-metadata", *words, "zone") == (0, "fr-par-1\n", "")
+    assert cached(tmp_path, "zone") == (0, "fr-par-1\n", "")
 
 
 def test_a_cache_that_is_not_ours_is_not_read(service: Emulator, cache: Path) -> None:

@@ -147,6 +147,11 @@ def test_help_has_a_line_for_each_option() -> None:
     )
 
 
+def test_the_lines_of_an_options_help_stand_below_each_other() -> None:
+    command = Command("tool", "", "", (Option("long", "one\ntwo"),))
+    assert "  --long                  one\n" + 26 * " " + "two\n" in command.help()
+
+
 def test_without_operands_the_synopsis_ends_with_the_options() -> None:
     assert Command("tool", "", "", ()).help().startswith("usage: tool [options]\n")
 

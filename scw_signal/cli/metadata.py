@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from scw_signal.document import Node
 
 SECONDS = 10.0
-FORMS = ("json", "sh", "ssh-keys")
+FORMS = ("json", "sh", "list-keys", "ssh-keys")
 GOES_WITH = {"prefix": "sh", "account": "ssh-keys"}
 MOST_TOLD = 8  # missing keys
 MOST_COMPARED = 2000  # keys, when near ones are looked for: a real document has 200
@@ -37,10 +37,16 @@ COMMAND = Command(
     "Print the metadata of this server, or the values of keys, one a line.\n"
     "A key is written PUBLIC_IP_ADDRESS or public_ip.address, in any case.",
     (
-        Option("cached", "use what the agent stored, if it did"),
+        Option(
+            "cached",
+            "use what is stored; if nothing is stored, ask the\n"
+            "service and store its answer",
+        ),
+        Option("max-age", "like --cached, but use nothing older", metavar="SECONDS"),
         Option("json", "print JSON; with KEY, that part of it"),
         Option("sh", "print assignments that are safe to source"),
         Option("prefix", "of the names that --sh prints (SCW_)", metavar="PREFIX"),
+        Option("list-keys", "print the keys only; with KEY, those below it"),
         Option("ssh-keys", "print the SSH keys; KEY is whose, as sshd's %u"),
         Option("account", "who gets them (root); may be repeated", metavar="NAME"),
         Option("timeout", "how long to try (10); 0: for ever", metavar="SECONDS"),
@@ -74,6 +80,10 @@ def _check(arguments: Arguments) -> None:
     for option, form in GOES_WITH.items():
         if arguments.has(option) and not arguments.has(form):
             raise UsageError(f"--{option} goes with --{form}")
+    if arguments.has("max-age"):
+        arguments.seconds("max-age", 0.0)
+        if arguments.has("ssh-keys"):
+            raise UsageError("--max-age and --ssh-keys exclude each other")
 
 
 def _lines(arguments: Arguments, keys: list[str]) -> str:
@@ -84,6 +94,8 @@ def _lines(arguments: Arguments, keys: list[str]) -> str:
         from scw_signal import document  # noqa: PLC0415
 
         view = flat.dump(document.flatten(_ask(arguments).document))
+    if arguments.has("list-keys"):
+        return _names(view, keys)
     if not keys:
         pairs = flat.load(view)
         return render.shell(pairs, prefix) if prefix else render.text(pairs)
@@ -101,6 +113,22 @@ def _lines(arguments: Arguments, keys: list[str]) -> str:
             raise ScwSignalError(f"not fit for a shell, as name or as value: {key}")
         return "".join(lines)
     return render.values(values)
+
+
+def _names(view: str, keys: list[str]) -> str:
+    """Return the names of all keys; or, for each of `keys`, of it and those below."""
+    names = [name for name, _ in flat.load(view)]
+    if not keys:
+        return "".join(f"{printable(name)}\n" for name in names)
+    listed, missing = list[str](), list[str]()
+    for key in keys:
+        below = [n for n in names if n == key or n.startswith(f"{key}_")]
+        listed += below
+        if not below:
+            missing.append(key)
+    if missing:
+        raise _no_such(missing, names)
+    return "".join(f"{printable(name)}\n" for name in listed)
 
 
 def as_json(arguments: Arguments, keys: list[str]) -> str:
@@ -139,21 +167,27 @@ def _prefix(arguments: Arguments) -> str:
 
 
 def _stored(arguments: Arguments, name: str) -> str | None:
-    """Return what the agent stored, if that is what to use."""
-    if not arguments.has("cached"):
+    """Return what is stored, if that is what to use."""
+    if not _caching(arguments):
         return None
-    return store.read(arguments.text("run-dir", store.RUN_DIRECTORY), name)
+    max_age = arguments.seconds("max-age", 0.0) if arguments.has("max-age") else None
+    return store.read(arguments.text("run-dir", store.RUN_DIRECTORY), name, max_age)
+
+
+def _caching(arguments: Arguments) -> bool:
+    """Tell whether to use what is stored, and to store what the service says."""
+    return arguments.has("cached") or arguments.has("max-age")
 
 
 def _ask(arguments: Arguments) -> Metadata:
-    """Ask the service, and with --cached store its answer where that can be done."""
+    """Ask the service, and store its answer if wanted and where that can be done."""
     from scw_signal import agent  # noqa: PLC0415
     from scw_signal.cli.by_hand import Session  # noqa: PLC0415
     from scw_signal.errors import StoreError  # noqa: PLC0415
 
     with Session(COMMAND, arguments, SECONDS) as session:
         metadata = agent.fetch(session.service, session.patience)
-    if arguments.has("cached"):
+    if _caching(arguments):
         try:
             place = store.Store(arguments.text("run-dir", store.RUN_DIRECTORY))
             for name, data in agent.metadata_files(metadata).items():

@@ -17,7 +17,7 @@ COMMAND = Command(
     [
         option
         for option in metadata.COMMAND.options
-        if option.name in {"cached", "timeout", "run-dir", "url"}
+        if option.name in {"cached", "max-age", "timeout", "run-dir", "url"}
     ],
 )
 
@@ -27,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = COMMAND.parse(argv)
     if process.informed(COMMAND, arguments):
         return process.OK
+    arguments.seconds("max-age", 0.0)
     keys = [flat.canonical(key) for key in arguments.operands]
     process.write(metadata.as_json(arguments, keys))
     return process.OK

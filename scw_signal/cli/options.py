@@ -25,7 +25,10 @@ class Option:
     def __init__(
         self, name: str, help_: str, *, letter: str = "", metavar: str = ""
     ) -> None:
-        """Take its names and help; an option with a `metavar` takes a value."""
+        """Take its names and help, which may have several lines.
+
+        An option with a `metavar` takes a value.
+        """
         self.name = name
         self.help = help_
         self.letter = letter
@@ -36,6 +39,8 @@ class Option:
         letter = f"-{self.letter}, " if self.letter else ""
         return f"{letter}--{self.name}{self.metavar and ' ' + self.metavar}"
 
+
+_NEXT_ROW = "\n" + 26 * " "
 
 HELP = Option("help", "print this and exit", letter="h")
 VERSION = Option("version", "print the version and exit")
@@ -57,7 +62,10 @@ class Command:
 
     def help(self) -> str:
         """Return the text that --help prints."""
-        rows = "".join(f"  {o.usage():<24}{o.help}\n" for o in self.options)
+        rows = "".join(
+            f"  {o.usage():<24}{o.help}\n".replace("\n", _NEXT_ROW, o.help.count("\n"))
+            for o in self.options
+        )
         synopsis = " ".join(filter(None, (self.name, "[options]", self.operands)))
         return f"usage: {synopsis}\n\n{self.summary}\n\n{rows}"
 
