@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from installed import BIN, ENVIRONMENT, PATIENCE, Result, run
+from installed import BIN, ENVIRONMENT, PATIENCE, Result, run, shown
 from scw_signal import wire
 from scw_signal.emulator import Emulator
 
@@ -214,12 +213,17 @@ class TestForRoot:
         assert err.startswith("scw-userdata: USERDATA_IP and METADATA_PORT do not")
 
     def test_a_terminal_gets_no_control_characters(self, service: Emulator) -> None:
-        ours, theirs = pty.openpty()
-        command = [str(BIN / "scw-userdata"), "--url", service.url, "bytes"]
-        subprocess.run(command, env=ENVIRONMENT, stdout=theirs, check=True)
-        os.close(theirs)
-        assert b"\x1b" not in os.read(ours, 65536)
-        os.close(ours)
+        assert "\x1b" not in shown("scw-userdata", "--url", service.url, "bytes")
+
+    @pytest.mark.parametrize(
+        ("value", "printed"), [("web", "web\r\n"), ("web\n", "web\r\n"), ("", "")]
+    )
+    def test_on_a_terminal_a_value_ends_with_one_newline(
+        self, service: Emulator, value: str, printed: str
+    ) -> None:
+        assert run("scw-userdata", "--url", service.url, "role", value).status == 0
+        assert shown("scw-userdata", "--url", service.url, "role") == printed
+        assert run("scw-userdata", "--url", service.url, "role").out == value
 
 
 @pytest.mark.parametrize("words", [[], ["role"], ["role", "db"], ["-d", "role"]])

@@ -107,9 +107,13 @@ def _write(data: bytes) -> None:
 def write_bytes(data: bytes) -> None:
     """Write bytes to standard output as they are; to a terminal, as `write` does.
 
+    There they also end with a newline, or the prompt would follow on the same line.
     Raises ScwSignalError, or BrokenPipeError when nobody reads any more.
     """
-    _write(lines(data.decode(errors="replace")).encode() if os.isatty(1) else data)
+    if os.isatty(1):
+        end = b"\n" if data and not data.endswith(b"\n") else b""
+        data = lines(data.decode(errors="replace")).encode() + end
+    _write(data)
 
 
 def read(most: int) -> bytes:
