@@ -175,7 +175,7 @@ def test_the_option_list_has_the_options_of_help_and_no_others(page: str) -> Non
 @every_manual
 def test_the_option_list_is_in_alphabetical_order(page: str) -> None:
     listed = [
-        item.removeprefix("Fl ").removeprefix("Fl ")
+        item.removeprefix("Fl ").removeprefix("Fl ").casefold()
         for item in items(section(page, "DESCRIPTION"))
         if item.startswith("Fl")
     ]
@@ -216,6 +216,44 @@ def test_every_example_is_a_command_line_that_is_understood(page: str) -> None:
             assert not arguments.operands
         if command is signal_state.COMMAND:
             assert [wire.valid_state(state) for state in arguments.operands]
+
+
+@pytest.mark.parametrize("page", sorted({*COMMANDS} - {AGENT}))
+def test_what_every_command_has_it_has_alike(page: str) -> None:
+    options = {o.name: (o.letter, o.metavar) for o in COMMANDS[page].options}
+    common = {
+        "once": ("", ""),
+        "quiet": ("q", ""),
+        "verbose": ("v", ""),
+        "timeout": ("", "SECONDS"),
+        "url": ("", "URL"),
+        "version": ("V", ""),
+        "help": ("h", ""),
+    }
+    assert common.items() <= options.items()
+
+
+@every_manual
+def test_help_names_the_variables_and_every_default(page: str) -> None:
+    lines = COMMANDS[page].help()
+    variables = ["METADATA_IP", "METADATA_PORT"]
+    if page == USER_DATA:
+        variables.append("USERDATA_IP")
+    defaults = {
+        "url": [*variables, *(each.host for each in wire.endpoints([], {}))],
+        "run-dir": [f"({store.RUN_DIRECTORY})"],
+        "timeout": ["(30)" if page == BY_HAND else "(10)"],
+        "prefix": [f"({render.PREFIX})"],
+        "account": ["(root)"],
+        "deadline": ["(0: forever)"],
+        "dns-name": [f"({signald.DNS_NAME})"],
+        "dns-timeout": [f"({signald.DNS_SECONDS:g}"],
+        "max-age": [],  # without it, nothing stored is used
+    }
+    for option in COMMANDS[page].options:
+        if option.metavar:
+            assert all(said in option.help for said in defaults[option.name])
+            assert option.help in " ".join(lines.split()) or "\n" in option.help
 
 
 @every_manual

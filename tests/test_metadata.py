@@ -299,4 +299,5 @@ def test_help_fits_a_screen() -> None:
 
 
 def test_version_is_the_packages() -> None:
-    assert run("scw-metadata", "--version").out == f"scw-metadata {__version__}\n"
+    for option in ("-V", "--version"):
+        assert run("scw-metadata", option).out == f"scw-metadata {__version__}\n"

@@ -143,7 +143,7 @@ def test_help_has_a_line_for_each_option() -> None:
         "  --timeout SECONDS       how long\n"
         "  --url URL               where\n"
         "  -h, --help              print this and exit\n"
-        "  --version               print the version and exit\n"
+        "  -V, --version           print the version and exit\n"
     )
 
 

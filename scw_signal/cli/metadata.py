@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from scw_signal import flat, render, store
 from scw_signal.cli import process
-from scw_signal.cli.options import RUN_DIR, URL, Command, Option
+from scw_signal.cli.options import (
+    ONCE,
+    QUIET,
+    RUN_DIR,
+    URL,
+    VERBOSE,
+    Command,
+    Option,
+    timeout,
+)
 from scw_signal.errors import (
     NonsenseError,
     NoSuchKeyError,
@@ -49,7 +58,10 @@ COMMAND = Command(
         Option("list-keys", "print the keys only; with KEY, those below it"),
         Option("ssh-keys", "print the SSH keys; KEY is whose, as sshd's %u"),
         Option("account", "who gets them (root); may be repeated", metavar="NAME"),
-        Option("timeout", "how long to try (10); 0: for ever", metavar="SECONDS"),
+        timeout(SECONDS),
+        ONCE,
+        QUIET,
+        VERBOSE,
         RUN_DIR,
         URL,
     ),

@@ -10,15 +10,15 @@ TYPE_CHECKING = False  # see render
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_TAKEN = {
+    "cached", "max-age", "timeout", "once", "quiet", "verbose", "run-dir", "url",
+}  # fmt: skip
+
 COMMAND = Command(
     "scw-metadata-json",
     "[KEY ...]",
     "Print the metadata of this server, or the parts that keys name, as JSON.",
-    [
-        option
-        for option in metadata.COMMAND.options
-        if option.name in {"cached", "max-age", "timeout", "run-dir", "url"}
-    ],
+    [option for option in metadata.COMMAND.options if option.name in _TAKEN],
 )
 
 

@@ -43,9 +43,32 @@ class Option:
 _NEXT_ROW = "\n" + 26 * " "
 
 HELP = Option("help", "print this and exit", letter="h")
-VERSION = Option("version", "print the version and exit")
-URL = Option("url", "the service; may be repeated, in order", metavar="URL")
-RUN_DIR = Option("run-dir", f"instead of {RUN_DIRECTORY}", metavar="DIRECTORY")
+VERSION = Option("version", "print the version and exit", letter="V")
+ONCE = Option("once", "try once only")
+QUIET = Option("quiet", "show no progress on a terminal", letter="q")
+VERBOSE = Option("verbose", "print a line for each failed try", letter="v")
+RUN_DIR = Option(
+    "run-dir", f"where the stored files are ({RUN_DIRECTORY})", metavar="DIRECTORY"
+)
+
+
+def url(variable: str = "METADATA_IP") -> Option:
+    """Return the option for the service, which a variable may name as well."""
+    return Option(
+        "url",
+        f"the service; may be repeated ({variable} with\n"
+        "METADATA_PORT, else 169.254.42.42 and fd00:42::42)",
+        metavar="URL",
+    )
+
+
+URL = url()
+
+
+def timeout(default: float) -> Option:
+    """Return the option for how long to try."""
+    how = f"how long to try ({default:g}); 0: forever"
+    return Option("timeout", how, metavar="SECONDS")
 
 
 class Command:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from scw_signal import agent, wire
 from scw_signal.cli import process
 from scw_signal.cli.by_hand import Session
-from scw_signal.cli.options import URL, Command, Option
+from scw_signal.cli.options import ONCE, URL, VERBOSE, Command, Option, timeout
 from scw_signal.errors import ScwSignalError, UsageError
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ COMMAND = Command(
     "STATE",
     "Tell the cloud that this server is in STATE, as in: scw-signal-state booted",
     (
-        Option("timeout", "how long to try (30); 0: for ever", metavar="SECONDS"),
-        Option("once", "try once only"),
+        timeout(SECONDS),
+        ONCE,
         Option("quiet", "print nothing but errors", letter="q"),
-        Option("verbose", "print a line for each try", letter="v"),
+        VERBOSE,
         URL,
     ),
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from scw_signal import agent, wire
 from scw_signal.cli import process
 from scw_signal.cli.by_hand import Session
-from scw_signal.cli.options import URL, Command, Option
+from scw_signal.cli.options import ONCE, QUIET, VERBOSE, Command, Option, timeout, url
 from scw_signal.errors import NoSuchKeyError, ScwSignalError, UsageError
 from scw_signal.terminal import printable
 
@@ -25,11 +25,11 @@ COMMAND = Command(
     "With - for VALUE it is read from standard input. For root only.",
     (
         Option("delete", "delete KEY", letter="d"),
-        Option("timeout", "how long to try (10); 0: for ever", metavar="SECONDS"),
-        Option("once", "try once only"),
-        Option("quiet", "do not show what is waited for", letter="q"),
-        Option("verbose", "print a line for each try", letter="v"),
-        URL,
+        timeout(SECONDS),
+        ONCE,
+        QUIET,
+        VERBOSE,
+        url("USERDATA_IP or\nMETADATA_IP"),
     ),
 )
 
