@@ -26,7 +26,7 @@ class Log:
     def __init__(self, sink: Callable[[int, str], None], *, verbose: bool) -> None:
         """Take where lines go, and whether debug lines do as well."""
         self._sink = sink
-        self._verbose = verbose
+        self.verbose = verbose
 
     def error(self, message: str) -> None:
         """Log why the work can not be done."""
@@ -42,7 +42,7 @@ class Log:
 
     def debug(self, message: str) -> None:
         """Log a detail, if the log is verbose."""
-        if self._verbose:
+        if self.verbose:
             self._sink(syslog.LOG_DEBUG, printable(message, LONGEST_LINE))
 
 
@@ -51,6 +51,13 @@ def to_syslog(identity: str) -> Callable[[int, str], None]:
     # Connected now: after the lock-down it may be too late.
     syslog.openlog(identity, syslog.LOG_PID | syslog.LOG_NDELAY, syslog.LOG_DAEMON)
     return syslog.syslog
+
+
+def place(platform: str, *, systemd: bool) -> str:
+    """Say where a person finds what `to_syslog` logs, as far as that is known."""
+    if systemd:
+        return "the journal (journalctl -t scw-signald)"
+    return "/var/log/daemon" if platform.startswith("openbsd") else "syslog, as daemon"
 
 
 def to_stderr(identity: str) -> Callable[[int, str], None]:
@@ -76,7 +83,8 @@ class Reporter:
     """Tells of failed tries without telling the same thing all the time.
 
     A failure is logged at once when it is new, and then at growing intervals
-    (see backoff.report_interval) while it goes on.
+    (see backoff.report_interval) while it goes on. In between, a verbose log has it
+    as a detail.
     """
 
     def __init__(self, stage: str, clock: Clock, log: Log) -> None:
@@ -94,9 +102,11 @@ class Reporter:
         key = text if text in self._told or len(self._told) < MOST_TOLD else ""
         reports, due = self._told.get(key, (0, 0.0))
         now = self._clock.monotonic()
+        seldom = reports and not self._log.verbose
+        end = "; told at most once a minute)" if seldom else ")"
+        line = f"{self._stage}: {text} (try {tries}; the next in {delay:.1f} s{end}"
         if reports and now < due:
+            self._log.debug(line)
             return
         self._told[key] = reports + 1, now + backoff.report_interval(reports + 1)
-        self._log.warning(
-            f"{self._stage}: {text} (try {tries}; the next in {delay:.1f} s)"
-        )
+        self._log.warning(line)

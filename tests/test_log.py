@@ -175,7 +175,36 @@ def test_what_is_told_again_is_how_things_are_now() -> None:
     reporter.failed(UnreachableError("no route"), 1, 0.25)
     lines.clock.now += MINUTE
     reporter.failed(UnreachableError("no route"), 12, 15.0)
-    assert lines.texts[-1] == "signal: no route (try 12; the next in 15.0 s)"
+    assert lines.texts[-1] == (
+        "signal: no route (try 12; the next in 15.0 s; told at most once a minute)"
+    )
+
+
+def test_a_verbose_log_has_every_try_in_between_as_a_detail() -> None:
+    lines = Lines(verbose=True)
+    reporter = lines.reporter()
+    for number in range(1, 64):
+        reporter.failed(UnreachableError("no route"), number, 1.0)
+        lines.clock.now += 1
+    assert lines.texts == [
+        f"signal: no route (try {number}; the next in 1.0 s)" for number in range(1, 64)
+    ]
+    warnings = [
+        n for n, level in enumerate(lines.levels) if level == syslog.LOG_WARNING
+    ]
+    assert warnings == [0, 60]
+    assert set(lines.levels) == {syslog.LOG_WARNING, syslog.LOG_DEBUG}
+
+
+@pytest.mark.parametrize("platform", ["openbsd", "openbsd7", "freebsd14", "linux"])
+@pytest.mark.parametrize("systemd", [False, True])
+def test_where_the_log_goes_is_told_on_one_line(
+    platform: str, *, systemd: bool
+) -> None:
+    where = log.place(platform, systemd=systemd)
+    assert len(f"scw-signald: logging to {where}; with -d, here") < 80
+    if platform.startswith("openbsd") and not systemd:
+        assert where == "/var/log/daemon"
 
 
 def test_another_failure_is_told_at_once() -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from installed import BIN, ENVIRONMENT, PATIENCE, Result, run, start
+from installed import BIN, ENVIRONMENT, PATIENCE, Result, run, shown, start
 from scw_signal.emulator import Emulator
 
 if TYPE_CHECKING:
@@ -158,6 +158,23 @@ def test_a_sane_address_behind_one_that_answers_nonsense_is_found(
     assert done.status == 0
     assert sane.server_state == "running"
     assert len(bad.requests) == 2
+
+
+def test_typed_on_a_terminal_it_says_where_the_log_goes(
+    service: Emulator, tmp_path: Path
+) -> None:
+    words = ("--no-dns", "--url", service.url, "--run-dir", str(tmp_path))
+    (line,) = shown("scw-signald", *words).splitlines()
+    assert re.fullmatch(r"scw-signald: logging to .*; with -d, here", line)
+    assert "logging to" not in shown("scw-signald", "-d", *words)
+    assert run("scw-signald", *words).err == ""
+
+
+def test_a_verbose_agent_logs_every_try(tmp_path: Path) -> None:
+    with Emulator(faults=["503:3"]) as service:
+        words = ("--no-dns", "--url", service.url, "--run-dir", str(tmp_path))
+        verbose = run("scw-signald", "-dv", *words)
+    assert re.findall(r"the service answered 503 \(try (\d)", verbose.err) == [*"123"]
 
 
 def test_a_deadline_that_passes_is_status_1(tmp_path: Path) -> None:

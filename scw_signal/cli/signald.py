@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 from scw_signal import agent, log, sandbox, wire
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 STATE = "booted"
 DNS_NAME = "scaleway.com"
 DNS_SECONDS = 15.0
+_SYSTEMD = "/run/systemd/system"  # is there where systemd runs: sd_booted(3)
 
 COMMAND = Command(
     process.AGENT,
@@ -39,7 +41,7 @@ COMMAND = Command(
     "store its metadata, and leave.",
     (
         Option("debug", "log to standard error, not to syslog", letter="d"),
-        Option("verbose", "log details", letter="v"),
+        Option("verbose", "log details, and every try", letter="v"),
         Option("check", "say what is wrong; signal nothing", letter="n"),
         Option("json", "with -n: print JSON"),
         Option("deadline", "how long to try to signal (0: forever)", metavar="SECONDS"),
@@ -130,6 +132,9 @@ def _serve(setup: _Setup) -> int:
     """Do the work of a boot, or end of the signal that stops it."""
     gc.enable()  # a boot without a network may take days
     sink = log.to_stderr if setup.debug else log.to_syslog
+    if not setup.debug and os.isatty(2):
+        where = log.place(sys.platform, systemd=os.path.isdir(_SYSTEMD))  # noqa: PTH112
+        process.warn(COMMAND.name, f"logging to {where}; with -d, here")
     journal = log.Log(sink(COMMAND.name), verbose=setup.verbose)
     try:
         with Stop() as stop:
