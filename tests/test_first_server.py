@@ -1,0 +1,458 @@
+"""A server's first boot: its disk and what is its own, wherever the power goes.
+
+The scripts run under mksh with stand-ins for OpenBSD's programs, tests/openbsd/disk.py,
+on a disk as build-image leaves it, or the like of it. /etc, /var and /home are the
+test's own, in a mount name space.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from installed import PATIENCE
+
+TOP = Path(__file__).resolve().parent.parent
+IMAGE = TOP / "packaging/image"
+STAND_IN = TOP / "tests/openbsd/disk.py"
+CHANGERS = ("cp", "mv", "rm", "mkdir", "sync", "fdisk", "disklabel", "newfs", "mount")
+GIB = 1 << 30
+EFI = 532480  # sectors; OpenBSD's installer has it so
+SMALLEST_VOLUME = 10 * 10**9 // 512  # sectors
+IMAGE_DUID = "0123456789abcdef"
+LETTERS = "abdefgh"
+INSIDE = """
+set -e
+mount --bind "$1/etc" /etc
+mount --bind "$1/var" /var
+mount --bind "$1/home" /home
+PATH=$1/bin:$PATH
+shift
+exec "$@"
+"""
+
+if os.geteuid() != 0 or sys.platform != "linux" or not shutil.which("unshare"):
+    pytest.skip("only root on Linux can mount in a name space", allow_module_level=True)
+if shutil.which("mksh") is None:
+    pytest.skip("mksh is not installed here", allow_module_level=True)
+
+
+def template() -> dict[str, int]:
+    """Return the layout: mount points, or swap, and their sizes in sectors."""
+    layout = {}
+    for line in (IMAGE / "disklabel.template").read_text().splitlines():
+        # As parse_autotable of disklabel(8) reads it: a blank first, a comment or an
+        # empty line is an error.
+        match = re.fullmatch(r"(/\S*|swap)\s+(\d+)([MG])", line)
+        assert match, line
+        mount, size, unit = match.groups()
+        layout[mount] = int(size) * (GIB if unit == "G" else GIB >> 10) // 512
+    return layout
+
+
+class Server:
+    """A server with the disk of an image."""
+
+    def __init__(self, path: Path, sectors: int = 2 * SMALLEST_VOLUME) -> None:
+        self.path = path
+        self.etc, self.db = path / "etc", path / "var/db"
+        self.disk_file = path / "disk.json"
+        for name in ("etc", "var/db", "var/log", "home", "bin", "here"):
+            (path / name).mkdir(parents=True)
+        for name in CHANGERS:
+            shutil.copy(STAND_IN, path / "bin" / name)
+        for name in ("logger", "rcctl"):
+            self.stub(name, f'echo "{name} $*" >>{path}/asked')
+        (path / "bin/ksh").symlink_to(shutil.which("mksh") or "/")
+        # As alternatives in /etc have it, which is not there.
+        (path / "bin/awk").symlink_to(Path(shutil.which("awk") or "/").resolve())
+        for script in ("first-server", "new-duid", "add-partition", "console-keys",
+                       "server.sub"):  # fmt: skip
+            shutil.copy(IMAGE / script, path / "here")
+        self.make_disk(sectors)
+        (self.etc / "rc.firsttime").write_text(f"{path}/here/first-server\n: later\n")
+        self.run("sync")
+
+    def stub(self, name: str, text: str) -> None:
+        (self.path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (self.path / "bin" / name).chmod(0o755)
+
+    def make_disk(self, sectors: int) -> None:
+        """Make what the installer does of the layout, on a disk of 8 GB."""
+        small = 8 * 10**9 // 512
+        at = 64 + EFI
+        partitions, fstab = {}, []
+        for letter, (mount, size) in zip("abdefg", template().items(), strict=True):
+            start = at + -at % 32
+            partitions[letter] = [size, start, "swap" if mount == "swap" else "4.2BSD"]
+            at = start + size
+            options = "rw" if mount == "/" else "rw,nodev,nosuid"
+            fstab.append(
+                f"{IMAGE_DUID}.{letter} none swap sw"
+                if mount == "swap"
+                else f"{IMAGE_DUID}.{letter} {mount} ffs {options} 1 2"
+            )
+        assert at < small - 34, "the layout does not fit the disk it is installed on"
+        (self.etc / "fstab").write_text("\n".join(fstab) + "\n")
+        self.save({
+            "sectors": sectors,
+            "backup": small,
+            "gpt": [["EFI Sys", 64, EFI], ["OpenBSD", 64 + EFI, small - 98 - EFI]],
+            "label": {"duid": IMAGE_DUID, "partitions": partitions},
+            "file_systems": dict.fromkeys("adefg", "full"),
+            "mounted": {},
+        })  # fmt: skip
+        self.mount_all()
+
+    @property
+    def disk(self) -> dict[str, Any]:
+        disk: dict[str, Any] = json.loads(self.disk_file.read_text())
+        return disk
+
+    def save(self, disk: dict[str, Any]) -> None:
+        self.disk_file.write_text(json.dumps(disk))
+
+    def change(self, **changes: Any) -> None:  # noqa: ANN401 - JSON
+        self.save(self.disk | changes)
+
+    def fstab(self) -> dict[str, str]:
+        lines = [line.split() for line in (self.etc / "fstab").read_text().splitlines()]
+        return {fields[1] if fields[1] != "none" else "swap": fields[0]
+                for fields in lines}  # fmt: skip
+
+    def run(self, *words: str | Path, power_goes: int = 0) -> str:
+        """Run a script or a program; the power goes at a step."""
+        words = tuple(
+            word if Path(word).name in CHANGERS else self.path / "here" / word
+            for word in words[:1]
+        ) + words[1:]  # fmt: skip
+        shell = [] if Path(words[0]).name in CHANGERS else ["mksh"]
+        self.disk_file.with_suffix(".steps").unlink(missing_ok=True)
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", INSIDE, "sh", self.path, *shell, *words],
+            env={
+                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+                "DISK": str(self.disk_file),
+                "POWER_GOES": str(power_goes),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=PATIENCE,
+            start_new_session=True,
+            check=False,
+            text=True,
+        )
+        self.status = done.returncode
+        return done.stdout
+
+    # What rc(8) does.
+
+    def mount_all(self) -> None:
+        """Check and mount what fstab(5) names, or fail: single-user mode."""
+        disk = self.disk
+        if disk["gpt"] == "torn":
+            raise AssertionError("no GPT")
+        disk["mounted"] = {}
+        fstab = self.fstab()
+        assert set(template()) <= set(fstab), "fstab has lost lines"
+        for mount, device in fstab.items():
+            match = re.fullmatch(r"(?:(\w{16})\.|/dev/sd0)([a-p])", device)
+            assert match, device
+            duid, letter = match.groups()
+            assert duid in (None, disk["label"]["duid"]), "no disk of that UID"
+            assert letter in disk["label"]["partitions"]
+            if mount == "swap":
+                continue
+            assert disk["file_systems"][letter] in ("full", "empty"), "fsck fails"
+            disk["mounted"][f"/dev/sd0{letter}"] = mount
+        self.save(disk)
+
+    def boot(self, power_goes: int = 0) -> str:
+        """Boot, and run rc.firsttime as rc(8) does; return what it printed."""
+        self.mount_all()
+        said = ""
+        firsttime, running = self.etc / "rc.firsttime", self.etc / "rc.firsttime.run"
+        if firsttime.exists():
+            firsttime.rename(running)
+            if "first-server" in running.read_text():
+                said = self.run("first-server", power_goes=power_goes)
+                if self.status < 0:
+                    self.lose_power()
+                    return said
+        running.unlink(missing_ok=True)
+        return said
+
+    def lose_power(self) -> None:
+        """Lose what was written to files and not synced."""
+        synced = json.loads(self.disk_file.with_suffix(".synced").read_text())
+        for path in [*self.etc.rglob("*"), *self.db.rglob("*")]:
+            inode = str(path.stat().st_ino)
+            if path.is_file() and synced.get(inode) != path.read_bytes().hex():
+                path.write_text("")
+        disk = self.disk
+        if disk["gpt"] == "torn" or disk["label"] is None:
+            raise AssertionError("the disk is lost")
+
+    def is_done(self) -> None:
+        """Check everything that a first boot is for."""
+        disk = self.disk
+        duid = disk["label"]["duid"]
+        assert duid not in (IMAGE_DUID, "0" * 16)
+        assert self.fstab() == {
+            mount: f"{duid}.{letter}"
+            for letter, mount in zip(LETTERS, [*template(), "/home"], strict=True)
+        }
+        size, offset, kind = disk["label"]["partitions"]["h"]
+        end = disk["sectors"] - 34
+        assert end - 64 < offset + size <= end
+        others = [part for name, part in disk["label"]["partitions"].items()
+                  if name != "h"]  # fmt: skip
+        assert offset >= max(start + length for length, start, _ in others)
+        assert kind == "4.2BSD"
+        assert disk["mounted"]["/dev/sd0h"] == "/home"
+        assert not (self.etc / "rc.firsttime").exists()
+        assert not (self.db / "scw_partition").exists()
+        for path, length in ((self.db / "host.random", 65536),
+                             (self.etc / "random.seed", 512)):  # fmt: skip
+            assert path.stat().st_size == length
+            assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Server:
+    return Server(tmp_path / "server")
+
+
+# The layout.
+
+
+def test_the_layout_leaves_room_for_home_on_the_smallest_volume() -> None:
+    layout = template()
+    assert list(layout) == ["/", "swap", "/tmp", "/var", "/usr", "/usr/local"]
+    rest = SMALLEST_VOLUME - 64 - EFI - sum(layout.values()) - 34
+    assert rest * 512 > 1.5 * GIB, "sysupgrade(8) keeps the sets there"
+
+
+# The whole of it.
+
+
+@pytest.mark.parametrize("gigabytes", [10, 20, 100, 1000])
+def test_home_has_the_rest_of_a_volume_of_any_size(
+    tmp_path: Path, gigabytes: int
+) -> None:
+    server = Server(tmp_path / "server", gigabytes * 10**9 // 512)
+    server.boot()
+    server.is_done()
+
+
+def test_a_second_boot_changes_nothing(server: Server) -> None:
+    said = server.boot()
+    duid = server.disk["label"]["duid"]
+    assert said == f"disklabel UID of sd0: {duid}\n/home is sd0h\n"
+    before = {path: path.read_bytes() for path in server.path.rglob("*")
+              if path.is_file() and path.suffix != ".steps"}  # fmt: skip
+    assert server.boot() == ""
+    assert server.run("first-server") != ""  # even if somebody runs it by hand
+    disk = server.disk
+    assert disk["label"]["partitions"] == json.loads(
+        before[server.disk_file]
+    )["label"]["partitions"]  # fmt: skip
+
+
+def steps(path: Path) -> int:
+    """Return how many steps a first boot has."""
+    server = Server(path)
+    server.boot()
+    return int(server.disk_file.with_suffix(".steps").read_text())
+
+
+PARTS = 8  # the tests of one kind are shared out among the processors
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_the_power_may_go_at_any_step(tmp_path: Path, part: int) -> None:
+    last = steps(tmp_path / "count")
+    assert last > 40
+    for step in range(1 + part, last + 1, PARTS):
+        server = Server(tmp_path / str(step))
+        server.boot(power_goes=step)
+        assert server.status < 0
+        server.boot()
+        server.is_done()
+
+
+def test_the_power_may_go_again_and_again(tmp_path: Path) -> None:
+    drawn = random.Random(20261126)
+    for attempt in range(12):
+        server = Server(tmp_path / str(attempt))
+        for _ in range(4):
+            server.boot(power_goes=drawn.randint(1, 60))
+        server.boot()
+        server.is_done()
+
+
+def test_what_the_installer_left_for_root_is_not_mailed(server: Server) -> None:
+    log = server.path / "var/log"
+    for name in ("install.resp.123", "ai.log.4567", "messages"):
+        (log / name).write_text("x\n")
+    server.boot()
+    assert [path.name for path in log.iterdir()] == ["messages"]
+
+
+def test_two_servers_of_one_image_have_nothing_in_common(tmp_path: Path) -> None:
+    both = [Server(tmp_path / name) for name in "ab"]
+    for server in both:
+        server.boot()
+    for find in (
+        lambda server: server.disk["label"]["duid"],
+        lambda server: (server.db / "host.random").read_bytes(),
+        lambda server: (server.etc / "random.seed").read_bytes(),
+    ):
+        assert len(set(map(find, both))) == 2
+
+
+# A disk that is not as expected is left alone, with one line that says so.
+
+
+def other_gpt(server: Server) -> None:
+    gpt = server.disk["gpt"]
+    server.change(gpt=[*gpt, ["Linux files*", gpt[-1][1] + gpt[-1][2], 4096]])
+
+
+def efi_elsewhere(server: Server) -> None:
+    gpt = server.disk["gpt"]
+    server.change(gpt=[["EFI Sys", 128, EFI - 64], gpt[1]])
+
+
+def no_efi(server: Server) -> None:
+    server.change(gpt=server.disk["gpt"][1:])
+
+
+def no_room(server: Server) -> None:
+    partitions = server.disk["label"]["partitions"]
+    end = server.disk["sectors"]
+    start = partitions["g"][1]
+    partitions["g"][0] = end - start - 4096
+    server.change(label=server.disk["label"] | {"partitions": partitions})
+
+
+def home_in_use(server: Server) -> None:
+    (server.path / "home/puffy").mkdir()
+
+
+def label_is_stuck(server: Server) -> None:
+    server.change(label_is_stuck=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (other_gpt, "sd0 has not just an EFI and an OpenBSD partition"),
+        (efi_elsewhere, "sd0 has not just an EFI and an OpenBSD partition"),
+        (no_efi, "sd0 has not just an EFI and an OpenBSD partition"),
+        (no_room, "sd0 has no unused space"),
+        (home_in_use, "that directory is not empty"),
+        (label_is_stuck, "disklabel did not add it to sd0"),
+    ],
+)
+def test_another_disk_is_left_alone(server: Server, make: Any, why: str) -> None:  # noqa: ANN401
+    make(server)
+    before = server.disk
+    said = server.run("add-partition", "/home")
+    assert (server.status, said) == (
+        1,
+        f"add-partition: no partition for /home: {why}; the disk is left as it is\n",
+    )
+    after = server.disk
+    if make is label_is_stuck:  # until then, all was well
+        before["gpt"], before["backup"] = after["gpt"], after["backup"]
+    assert after == before
+    assert "/home" not in server.fstab()
+    server.mount_all()
+
+
+def test_a_partition_of_somebody_is_never_formatted(server: Server) -> None:
+    server.run("add-partition", "/home")
+    label = server.disk["label"]
+    # Somebody has taken it for another purpose, and an old note is still there.
+    (server.etc / "fstab").write_text(
+        (server.etc / "fstab").read_text().replace("/home", "/data")
+    )
+    server.change(file_systems=server.disk["file_systems"] | {"h": "full"})
+    for note in ("making h /home", "making h /data", "made h /home"):
+        (server.db / "scw_partition").write_text(f"{note}\n")
+        server.mount_all()
+        server.run("add-partition", "/home")
+        assert server.disk["file_systems"]["h"] == "full"
+        assert server.disk["label"] == label
+
+
+def test_a_file_system_that_cannot_be_made_does_not_get_into_fstab(
+    server: Server,
+) -> None:
+    server.change(newfs_fails=True)
+    said = server.run("add-partition", "/home")
+    assert said == "add-partition: newfs fails on sd0h; /home is not made\n"
+    server.mount_all()
+    server.change(newfs_fails=False)
+    server.run("new-duid")
+    server.run("add-partition", "/home")
+    server.mount_all()
+    assert "/home" in server.fstab()
+
+
+def test_a_layout_with_a_home_of_its_own_stays(server: Server) -> None:
+    fstab = server.etc / "fstab"
+    fstab.write_text(fstab.read_text().replace(" /tmp ", " /home "))
+    before = server.disk
+    assert server.run("add-partition", "/home") == ""
+    assert (server.status, server.disk) == (0, before)
+
+
+def test_a_volume_that_was_enlarged_gets_one_partition_more(server: Server) -> None:
+    server.boot()
+    server.change(sectors=server.disk["sectors"] + 20_000_000)
+    home = server.disk["label"]["partitions"]["h"]
+    (server.path / "home/data").mkdir()
+    assert server.run("add-partition", "/home/data") == "/home/data is sd0j\n"
+    server.mount_all()
+    assert server.disk["label"]["partitions"]["h"] == home
+
+
+@pytest.mark.parametrize("words", [[], ["home"], ["/"], ["/a b"], ["/a", "/b"], ["-n"]])
+def test_what_is_no_mount_point_is_a_usage_line(
+    server: Server, words: list[str]
+) -> None:
+    before = server.disk
+    said = server.run("add-partition", *words)
+    assert (server.status, said) == (2, "usage: add-partition mountpoint\n")
+    assert server.disk == before
+
+
+def test_a_label_that_cannot_be_changed_leaves_fstab_with_its_uid(
+    server: Server,
+) -> None:
+    label_is_stuck(server)
+    before = (server.etc / "fstab").read_text()
+    said = server.run("new-duid")
+    assert said == f"new-duid: cannot change the disklabel UID of sd0, {IMAGE_DUID}\n"
+    assert (server.etc / "fstab").read_text() == before
+
+
+def test_the_steps_of_the_stand_ins_are_where_the_power_can_go(tmp_path: Path) -> None:
+    server = Server(tmp_path / "server")
+    for step in itertools.count(1):
+        server.boot(power_goes=step)
+        if server.status < 0:
+            break
+    assert (server.etc / "rc.firsttime.run").exists()
