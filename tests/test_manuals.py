@@ -73,7 +73,8 @@ OPENBSD = (
     "pledge.2", "unveil.2", "pf.4", "vio.4", "pf.conf.5", "dhcpleased.8", "slaacd.8",
     "getaddrinfo.3", "syslog.3", "resolv.conf.5",
     "acpibtn.4", "route.4", "hostname.if.5", "sshd_config.5",
-    "syslog.conf.5", "daily.8", "rc.d.8", "rcctl.8",
+    "syslog.conf.5", "daily.8", "disklabel.8", "fsck.8", "growfs.8", "mount.8",
+    "rc.d.8", "rcctl.8",
     "resolvd.8", "route.8", "sshd.8", "sysctl.8", "syslogd.8",
 )  # fmt: skip
 COLUMNS, LINES = 80, 24

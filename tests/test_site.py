@@ -25,6 +25,11 @@ TOP = Path(__file__).resolve().parent.parent
 IMAGE = "packaging/image"
 PLACE = "./usr/local/share/scw_signal"
 PYTHON = "touch /usr/local/bin/python3; chmod +x /usr/local/bin/python3"
+SCRIPTS = [
+    f"{PLACE}/{name}"
+    for name in ("add-partition", "console-keys", "first-boot", "first-server",
+                 "new-duid", "scw-seal")
+]  # fmt: skip
 TTYS = """\
 console	"/usr/libexec/getty std.9600"	vt220	off secure
 tty00	"/usr/libexec/getty std.9600"	unknown off
@@ -82,8 +87,10 @@ def test_all_of_it_is_roots_and_no_directory_of_the_system_is_touched(
     assert all(member.isfile() for member in members)
     assert {member.mode for member in members} == {0o644, 0o755}
     names = {member.name: member.mode for member in members}
-    for script in ("./install.site", "./upgrade.site", f"{PLACE}/first-boot"):
+    for script in ("./install.site", "./upgrade.site", *SCRIPTS):
         assert names.pop(script) == 0o755
+    for file in (f"{PLACE}/server.sub", "./usr/local/man/man8/scw-seal.8"):
+        assert names.pop(file) == 0o644
     assert all(name.startswith(f"{PLACE}/release/") for name in names)
 
 
@@ -345,6 +352,46 @@ def test_no_image_looks_for_packages_in_the_machine_that_made_it(
     system.site("install.site")
     assert (system.etc / "installurl").read_text() == f"{after}\n"
     assert [path.name for path in directory.iterdir()] == leases
+
+
+FIRST_SERVER = "ksh /usr/local/share/scw_signal/first-server\n"
+
+
+def test_an_image_has_nothing_of_the_machine_that_made_it(system: System) -> None:
+    (system.etc / "installurl").write_text("http://10.0.2.2:8377/site\n")
+    # As install.sub of the installer leaves it.
+    mail = "( /usr/bin/mail -s 'puffy install response file' root </var/log/x ) &\n"
+    (system.etc / "rc.firsttime").write_text(f"/usr/sbin/fw_update\n{mail}")
+    made = [
+        "resolv.conf", "soii.key", "ssh/ssh_host_ed25519_key", "iked/private/local.key",
+        "ssh/ssh_host_ed25519_key.pub", "iked/local.pub", "isakmpd/private/local.key",
+        "isakmpd/local.pub", "../var/log/install.resp.123",
+    ]  # fmt: skip
+    for name in made:
+        (system.etc / name).parent.mkdir(parents=True, exist_ok=True)
+        (system.etc / name).write_text("x\n")
+    for _ in range(2):
+        system.site("install.site")
+    assert not [name for name in made if (system.etc / name).exists()]
+    lines = (system.etc / "rc.firsttime").read_text().splitlines()
+    assert lines == ["/usr/local/share/scw_signal/first-boot enable"]
+    assert (system.etc / "rc.securelevel").read_text() == FIRST_SERVER
+    assert (system.etc / "rc.conf.local").read_text() == (
+        "scw_signal_flags=--set-hostname\nscw_signal_user=root\n"
+    )
+
+
+def test_a_server_that_is_installed_itself_is_no_image(system: System) -> None:
+    (system.etc / "installurl").write_text("https://example.org/pub\n")
+    for name in ("resolv.conf", "soii.key"):
+        (system.etc / name).write_text("x\n")
+    (system.etc / "rc.firsttime").write_text("/usr/sbin/fw_update\n")
+    system.site("install.site")
+    assert (system.etc / "resolv.conf").exists()
+    assert (system.etc / "soii.key").exists()
+    assert not (system.etc / "rc.securelevel").exists()
+    assert not (system.etc / "rc.conf.local").exists()
+    assert (system.etc / "rc.firsttime").read_text().startswith("/usr/sbin/fw_update\n")
 
 
 def test_what_the_user_has_configured_stays(system: System) -> None:

@@ -38,7 +38,9 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 
 COMMANDS = [path.name for path in (TOP / "packaging/bin").iterdir()]
 PAGES = [
-    f"man{path.suffix[1:]}/{path.name}" for path in (TOP / "packaging/man").iterdir()
+    f"man{path.suffix[1:]}/{path.name}"
+    for path in (TOP / "packaging/man").iterdir()
+    if path.name != "scw-seal.8"  # it comes with OpenBSD's site set
 ]
 # By system: PREFIX, where the manuals go, the service's file and its mode.
 PLACES = {

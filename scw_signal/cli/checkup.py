@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from scw_signal import document, wire
+from scw_signal.cli import volume
 from scw_signal.errors import ScwSignalError
 from scw_signal.network import source_address
 from scw_signal.terminal import printable
@@ -147,6 +148,7 @@ def examine(tools: Tools) -> Iterator[Finding]:
     yield _enabled(tools)
     if tools.system.power:
         yield _power(tools)
+        yield _volume(tools)
 
 
 def verdict(findings: Sequence[Finding], system: System) -> tuple[bool, str]:
@@ -358,6 +360,11 @@ def _power(tools: Tools) -> Finding:
             "power", WARN, "the console's power-off needs sysctl machdep.pwraction=1"
         )
     return Finding("power", OK, "the console's power-off shuts this system down")
+
+
+def _volume(tools: Tools) -> Finding:
+    good, text = volume.examine(tools.run)
+    return Finding("volume", OK if good else WARN, text)
 
 
 def _shown(node: Node) -> str:

@@ -1,4 +1,4 @@
-#!/usr/bin/env -S python3 -I -S
+#!/usr/bin/env python3
 """Stand-ins for OpenBSD's programs that work on a disk; the name tells which.
 
 They keep what is on the disk in a file of JSON, $DISK, and refuse what the real

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 TOP = Path(__file__).resolve().parent.parent.parent.parent
+LAYOUT = TOP / "packaging/image/disklabel.template"
 PACKAGES = {commands.QEMU: "qemu-system-x86", commands.QEMU_IMG: "qemu-utils"}
 # Bytes that must be free: all sets, installed, and once more, compressed. A guess.
 SPACE = 4 * commands.GIGABYTE
@@ -76,7 +77,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATTERNS",
         help="add sets or, with -, leave some out; default: --sets='%(default)s'",
     )
-    add("--layout", type=Path, metavar="FILE", help="disklabel(8)'s, for option -T")
+    add(
+        "--layout",
+        type=Path,
+        default=LAYOUT,
+        metavar="FILE",
+        help="disklabel(8)'s, for option -T; default: one that leaves room for /home",
+    )
     add(
         "--disk-size",
         type=int,
@@ -120,7 +127,7 @@ def prepared(words: argparse.Namespace) -> commands.Build:
     """Return the build that the command line is about; raises BuildError."""
     release = medium.release_of(words.image)
     check = medium.plan(words.image.absolute(), release, words.key)
-    layout = small_text(words.layout) if words.layout else ""
+    layout = small_text(words.layout)
     system = answers.System(
         release=release,
         hostname=answers.hostname(words.hostname),
