@@ -1,69 +1,70 @@
 #!/usr/bin/env python3
 """Stand-ins for OpenBSD's programs that work on a disk; the name tells which.
 
-They keep what is on the disk in a file of JSON, $DISK, and refuse what the real
-programs refuse, as read in their sources. The power goes at step $POWER_GOES: each
-program that changes something counts one before it does and one after, and the one
-that gets there kills its process group. What was written to a file since the last
-sync(8) is lost then; see `lose_power` in the tests.
+They keep what is on the disk in a file, $DISK, and refuse what the real programs
+refuse, as read in their sources. The power goes at step $POWER_GOES: each program
+that changes something counts one before it does, and one in the middle where a half
+counts; the one that gets there kills its process group. What was written to a file
+since the last sync(8) is lost then; see `lose_power` in the tests. One boot runs scores
+of these: hence no import that takes time.
 """
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
-import signal
 import sys
-from pathlib import Path
-from typing import Any, NoReturn
 
-Disk = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
-NAME = Path(sys.argv[0]).name
+    Disk = dict[str, Any]
+
+NAME = sys.argv[0].rpartition("/")[2]
 ARGUMENTS = sys.argv[1:]
-STATE = Path(os.environ["DISK"])
-STEPS = STATE.with_suffix(".steps")
-SYNCED = STATE.with_suffix(".synced")
+STATE = os.environ["DISK"]
+STEPS = f"{STATE}.steps"
+SYNCED = f"{STATE}.synced"
 WATCHED = ("/etc", "/var/db")  # where what is not synced is lost
 BLOCK = 32  # sectors: what partitions with file systems are aligned to
 FIRST, SPARE = 64, 34  # the first sector of a GPT partition; what a GPT takes
 
 
 def main() -> None:
-    disk = json.loads(STATE.read_text())
+    with open(STATE, "rb") as file:
+        disk = marshal.load(file)  # noqa: S302 - our own
     globals()[NAME](disk)
 
 
 def step() -> None:
     """Count a step; the power goes at one of them."""
-    done = int(STEPS.read_text()) + 1 if STEPS.exists() else 1
-    STEPS.write_text(str(done))
+    with open(STEPS, "ab") as file:
+        file.write(b".")
+        done = file.tell()
     if done == int(os.environ.get("POWER_GOES", "0")):
-        os.killpg(0, signal.SIGKILL)
-        signal.pause()
+        os.killpg(0, 9)
 
 
 def store(disk: Disk) -> None:
-    unfinished = STATE.with_suffix(".new")
-    unfinished.write_text(json.dumps(disk))
-    unfinished.replace(STATE)
+    with open(f"{STATE}.new", "wb") as file:
+        marshal.dump(disk, file)
+    os.replace(f"{STATE}.new", STATE)
 
 
 def fail(why: str) -> NoReturn:
     sys.exit(f"{NAME}: {why}")
 
 
-# What every system has: the real program, in two steps.
+# What every system has: the real program.
 
 
 def real(_: Disk) -> None:
     step()
-    status = os.spawnv(os.P_WAIT, f"/bin/{NAME}", [NAME, *ARGUMENTS])  # noqa: S606
-    step()
-    sys.exit(status)
+    os.execv(f"/bin/{NAME}", [NAME, *ARGUMENTS])  # noqa: S606
 
 
-cp = mv = rm = mkdir = chmod = real
+cp = mv = rm = mkdir = real
 
 
 def sync(_: Disk) -> None:
@@ -71,11 +72,12 @@ def sync(_: Disk) -> None:
     step()
     there = {}
     for top in WATCHED:
-        for path in Path(top).rglob("*"):
-            if path.is_file():
-                there[str(path.stat().st_ino)] = path.read_bytes().hex()
-    SYNCED.write_text(json.dumps(there))
-    step()
+        for path, _, names in os.walk(top):
+            for name in names:
+                with open(f"{path}/{name}", "rb") as file:
+                    there[os.fstat(file.fileno()).st_ino] = file.read()
+    with open(SYNCED, "wb") as file:
+        marshal.dump(there, file)
 
 
 # The GPT.
@@ -93,7 +95,6 @@ def fdisk(disk: Disk) -> None:
                 step()
                 disk["backup"] = disk["sectors"]  # it goes to the end of the disk
                 store(disk)
-                step()
     elif words[:1] == ["-gy"] and words[1:2] in ([], ["-b"]):
         new_gpt(disk, int(words[2]) if words[1:] else 0)
     else:
@@ -125,7 +126,6 @@ def new_gpt(disk: dict, efi: int) -> None:
     if disk["gpt"][-1][1] != good[-1][1]:
         disk["label"] = None  # the label is in the OpenBSD partition
     store(disk)
-    step()
 
 
 # The label.
@@ -190,7 +190,6 @@ def edit(disk: Disk) -> None:
             new = duid if int(duid, 16) else os.urandom(8).hex()
             disk["label"] = {"duid": new, "partitions": partitions}
             store(disk)
-            step()
         elif command == "q":
             return
         else:
@@ -232,7 +231,6 @@ def newfs(disk: Disk) -> None:
     step()
     disk["file_systems"][letter] = "empty"
     store(disk)
-    step()
 
 
 def mount(disk: Disk) -> None:
@@ -244,12 +242,11 @@ def mount(disk: Disk) -> None:
     letter = device.removeprefix("/dev/sd0")
     if disk["file_systems"].get(letter) in (None, "half"):
         fail(f"{device} on {where}: Invalid argument")
-    if device in disk["mounted"] or not Path(where).is_dir():
+    if device in disk["mounted"] or not os.path.isdir(where):
         fail(f"{device} on {where}: Device busy")
     step()
     disk["mounted"][device] = where
     store(disk)
-    step()
 
 
 main()
