@@ -72,7 +72,7 @@ def sync(_: Disk) -> None:
     step()
     there = {}
     for top in WATCHED:
-        for path, _, names in os.walk(top):
+        for path, _directories, names in os.walk(top):
             for name in names:
                 with open(f"{path}/{name}", "rb") as file:
                     there[os.fstat(file.fileno()).st_ino] = file.read()
@@ -109,7 +109,7 @@ def show_gpt(disk: Disk) -> None:
         print(f" {number:3}: {kind:<36} [{start:12}: {size:12}]")
 
 
-def new_gpt(disk: dict, efi: int) -> None:
+def new_gpt(disk: Disk, efi: int) -> None:
     step()
     # While it is written, the first GPT is torn; only a backup at the end helps.
     good = disk["gpt"]
