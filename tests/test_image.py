@@ -647,7 +647,8 @@ def test_a_dry_run_prints_what_a_shell_can_run_and_touches_nothing(
     )
     served = bench.directory / "new.qcow2.work/served"
     server = f"10.0.2.2:{bench.port}"
-    system = SYSTEM._replace(hostname="openbsd", timezone="UTC")
+    system = SYSTEM._replace(hostname="openbsd", timezone="UTC", layout=True)
+    assert (served / "disklabel").read_text() == cli.LAYOUT.read_text()
     assert (served / "install.conf").read_text() == answers.response_file(
         system, server
     )

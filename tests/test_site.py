@@ -381,6 +381,51 @@ def test_an_image_has_nothing_of_the_machine_that_made_it(system: System) -> Non
     )
 
 
+def as_image(system: System, *options: str) -> None:
+    """Have the installer and build-image leave what they leave for an image."""
+    (system.etc / "installurl").write_text("http://10.0.2.2:8377/site\n")
+    (system.etc / "resolv.conf").write_text("nameserver 10.0.2.3\n")
+    (system.share / "image").write_text("".join(f"{word}\n" for word in options))
+
+
+@pytest.mark.parametrize("packages", [True, False])
+def test_python_is_added_to_an_image_that_is_to_have_it(
+    system: System, *, packages: bool
+) -> None:
+    as_image(system, "console-keys", "python")
+    # The mirror and its name are found while the image is made, and not later.
+    look = 'cat /etc/installurl /etc/resolv.conf >>"$0.saw"'
+    pkg_add = system.path / "bin/pkg_add"
+    system.stub(pkg_add, "pkg_add", f"{look}; : >/usr/local/bin/python3; "
+                "chmod +x /usr/local/bin/python3")  # fmt: skip
+    if packages:
+        (system.share / "packages").mkdir()
+        (system.share / "packages/python-3.13.1.tgz").touch()
+    system.site("install.site")
+    place = "/usr/local/share/scw_signal/packages/python-3.13.1.tgz"
+    assert system.asks() == [f"pkg_add -I {place if packages else 'python%3'}"]
+    assert (system.path / "bin/pkg_add.saw").read_text() == (
+        "https://cdn.openbsd.org/pub/OpenBSD\nnameserver 10.0.2.3\n"
+    )
+    assert not (system.etc / "resolv.conf").exists()
+
+
+def test_an_image_that_is_to_have_python_is_none_without_it(system: System) -> None:
+    as_image(system, "python")
+    system.stub(system.path / "bin/pkg_add", "pkg_add", "exit 1")
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        system.site("install.site")
+    assert caught.value.stdout == (
+        "install.site: Python cannot be added, and the image is to have it\n"
+    )
+
+
+def test_an_image_may_be_without_python(system: System) -> None:
+    as_image(system, "console-keys")
+    system.site("install.site")
+    assert system.asks() == []
+
+
 def test_a_server_that_is_installed_itself_is_no_image(system: System) -> None:
     (system.etc / "installurl").write_text("https://example.org/pub\n")
     for name in ("resolv.conf", "soii.key"):

@@ -80,7 +80,6 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--layout",
         type=Path,
-        default=LAYOUT,
         metavar="FILE",
         help="disklabel(8)'s, for option -T; default: one that leaves room for /home",
     )
@@ -127,7 +126,7 @@ def prepared(words: argparse.Namespace) -> commands.Build:
     """Return the build that the command line is about; raises BuildError."""
     release = medium.release_of(words.image)
     check = medium.plan(words.image.absolute(), release, words.key)
-    layout = small_text(words.layout)
+    layout = small_text(words.layout or LAYOUT)
     system = answers.System(
         release=release,
         hostname=answers.hostname(words.hostname),
