@@ -165,6 +165,19 @@ def test_a_configuration_that_sshd_does_not_take_stays(server: Server) -> None:
     assert server.left() == before
 
 
+@pytest.mark.parametrize("program", ["cp", "sync", "mv"])
+def test_the_power_may_go_at_any_step(server: Server, program: str) -> None:
+    stub = server.path / "bin" / program
+    stub.write_text("#!/bin/sh\nkill -9 $PPID\n")
+    stub.chmod(0o755)
+    assert server.console_keys()[0] == -9
+    assert server.config.read_text() == CONFIG
+    stub.unlink()
+    assert server.console_keys()[0] == 0
+    assert server.for_user("root") == [OURS, "_scwsignal"]
+    assert server.config.read_text().count("Match") == 1
+
+
 def test_the_block_is_the_manuals() -> None:
     manual = (TOP / "packaging/man/scw-metadata.1").read_text()
     script = (IMAGE / "console-keys").read_text()

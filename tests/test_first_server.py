@@ -304,6 +304,28 @@ def test_what_the_installer_left_for_root_is_not_mailed(server: Server) -> None:
     assert [path.name for path in log.iterdir()] == ["messages"]
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_consoles_keys_are_let_in_once_and_only_if_wanted(
+    server: Server, *, wanted: bool
+) -> None:
+    image = server.path / "here/image"
+    image.write_text("console-keys\npython\n" if wanted else "python\n")
+    # What it does has tests of its own.
+    (server.path / "here/console-keys").write_text(f"echo >>{server.path}/asked keys\n")
+    for _ in range(2):  # as after scw-seal
+        server.run("first-server")
+    asked = server.path / "asked"
+    assert (asked.read_text() if asked.exists() else "") == ("keys\n" if wanted else "")
+    assert image.read_text() == "python\n"
+
+
+def test_what_else_runs_at_that_point_of_a_boot_stays(server: Server) -> None:
+    own = "sysctl kern.securelevel=2 # a\\tb\n"
+    server.hook.write_text(server.hook.read_text() + own)
+    server.boot()
+    assert server.hook.read_text() == own
+
+
 def test_two_servers_of_one_image_have_nothing_in_common(tmp_path: Path) -> None:
     both = [Server(tmp_path / name) for name in "ab"]
     for server in both:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from scw_signal.cli import volume
+from scw_signal.cli import checkup, volume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +77,13 @@ def test_who_may_not_read_the_label_is_told_that(label: str) -> None:
         True,
         "only root can see whether all of the volume is used",
     )
+
+
+def test_it_is_a_warning_among_the_checks() -> None:
+    answers = {("mount",): MOUNTED, ("disklabel", "sd0"): LABEL.format(total=10**9)}
+    tools = SimpleNamespace(run=lambda words: (0, answers[tuple(words)]))
+    finding = checkup._volume(cast("checkup.Tools", tools))
+    assert (finding.check, finding.verdict) == ("volume", checkup.WARN)
 
 
 def test_a_root_that_is_no_disk_is_no_alarm() -> None:
