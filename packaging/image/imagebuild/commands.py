@@ -105,14 +105,14 @@ def machine(
         *("-machine", "q35"),
         *(word for name in accelerators for word in ("-accel", name)),
         *("-smp", "2", "-m", str(MEMORY)),
-        *("-drive", f"{pflash}readonly=on,{_file(firmware.code)}"),
-        *("-drive", f"{pflash}{_file(workshop.variables)}"),
+        *("-drive", f"{pflash}readonly=on,{drive_file(firmware.code)}"),
+        *("-drive", f"{pflash}{drive_file(workshop.variables)}"),
         # If it fails, the disk is thrown away: it need not be safe meanwhile.
         "-drive",
         "if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,"
-        + _file(workshop.disk),
+        + drive_file(workshop.disk),
         *("-device", "virtio-blk-pci,drive=disk,addr=0x3,bootindex=2"),
-        *("-drive", f"if=none,id=medium,format=raw,snapshot=on,{_file(medium)}"),
+        *("-drive", f"if=none,id=medium,format=raw,snapshot=on,{drive_file(medium)}"),
         *("-device", "virtio-blk-pci,drive=medium,addr=0x4,bootindex=1"),
         *("-netdev", "user,id=net"),
         *("-device", "virtio-net-pci,netdev=net,romfile="),  # no boot from the network
@@ -121,8 +121,8 @@ def machine(
     ]
 
 
-def _file(path: Path) -> str:
-    # QEMU's way to have a comma in a value.
+def drive_file(path: Path) -> str:
+    """Return the file of a drive, as QEMU wants it: a comma in a value is doubled."""
     return "file=" + str(path).replace(",", ",,")
 
 
@@ -234,7 +234,7 @@ def actions(build: Build) -> list[Action]:
     layout = [Write(shop.served / "disklabel", build.layout)] if build.layout else []
     return [
         Verify(build.check),
-        Write(shop.served / "install.conf", response_file(build.system, server)),
+        Write(shop.served / "install.conf", responsedrive_file(build.system, server)),
         *layout,
         Write(sets / "index.txt", index(name, size)),
         Copy(build.site, sets / name),

@@ -18,6 +18,8 @@ from .errors import BuildError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    Failures = Sequence[tuple[re.Pattern[str], str]]
+
 # Bytes of a line that has not ended yet; everything that is looked for fits in one.
 LONGEST_LINE = 4096
 # Seconds that a machine may take to end, once it reboots.
@@ -33,6 +35,20 @@ _DRAWING = re.compile(
 )
 # As ftp(1) shows its progress; a carriage return starts the line again.
 _SET = re.compile(rb"^(?:Installing|Extracting) +([A-Za-z0-9.-]+) ", re.MULTILINE)
+
+
+def drawn(data: bytes) -> bytes:
+    """Return what a console shows, with no drawing, each line ended by a newline."""
+    return _DRAWING.sub(b"", data).replace(b"\r", b"\n")
+
+
+def failure(text: str, known: Failures) -> str:
+    """Return what a console's text means, if it is a known end; or nothing."""
+    for pattern, meaning in known:
+        found = pattern.search(text)
+        if found:
+            return meaning.format(printable(found[1].strip()))
+    return ""
 
 
 class Step(NamedTuple):
@@ -57,8 +73,22 @@ class Stage(NamedTuple):
     name: str
 
 
+# How any machine ends early: what the console shows, and what that means.
+STOPPED = [
+    (re.compile(pattern), meaning)
+    for pattern, meaning in (
+        (r"\bpanic(?: - [a-z ]+)?: ([^\n]*)\n", "the kernel panicked: {}"),
+        (r"\bddb(?:\{\d+\})?> ()", "the kernel stopped in its debugger"),
+        (r"(root device:)", "the kernel does not find its root"),
+        (
+            r"(UEFI Interactive Shell|No bootable option)",
+            "the firmware found nothing to boot",
+        ),
+    )
+]
+
 # How an installation ends early: what the console shows, and what that means. The
-# texts are those of install.sub and of the kernel.
+# texts are those of install.sub.
 FAILURES = [
     (re.compile(pattern), meaning)
     for pattern, meaning in (
@@ -81,15 +111,8 @@ FAILURES = [
         (r"(Checksum test for \S+ failed)", "a set is damaged: {}"),
         (r"(install\.site failed)", "the script of the site set failed: {}"),
         (r"(failed; check /tmp/ai/ai\.log)", "the installer gave up"),
-        (r"\bpanic: ([^\n]*)\n", "the kernel panicked: {}"),
-        (r"\bddb(?:\{\d+\})?> ()", "the kernel stopped in its debugger"),
-        (r"(root device:)", "the kernel of the installer does not find its root"),
-        (
-            r"(UEFI Interactive Shell|No bootable option)",
-            "the firmware found nothing to boot on the medium",
-        ),
     )
-]
+] + STOPPED
 
 # The end of the output when somebody is being asked.
 _QUESTION = re.compile(r"[^\n]*\?[^\n]*[\])?:] ?$")
@@ -132,7 +155,7 @@ class Console:
     def receive(self, data: bytes, now: float) -> Iterator[Typed | Stage]:
         """Take what the guest has sent; raises BuildError where the end is known."""
         self._heard = now
-        self._pending = _DRAWING.sub(b"", self._pending + data).replace(b"\r", b"\n")
+        self._pending = drawn(self._pending + data)
         self._last = next(filter(str.strip, reversed(self._text().split("\n"))), "")
         while not self.finished:
             step = self._steps[self._at]
@@ -187,12 +210,9 @@ class Console:
         return self._pending.decode("ascii", "replace")
 
     def _look_for_failure(self, output: bytes) -> None:
-        text = output.decode("ascii", "replace")
-        for pattern, meaning in FAILURES:
-            found = pattern.search(text)
-            if found:
-                what = printable(found[1].strip())
-                raise BuildError(f"{self.stage}: {meaning.format(what)}")
+        why = failure(output.decode("ascii", "replace"), FAILURES)
+        if why:
+            raise BuildError(f"{self.stage}: {why}")
 
     def _error(self, what: str) -> BuildError:
         said = f"; the console's last line: {printable(self._last.strip())}"

@@ -50,7 +50,7 @@ def perform(action: Action, show: Show, record: IO[bytes] | None) -> None:
             source.replace(target)
         case Run(stage, words):
             show(stage)
-            _run(words)
+            run(words)
         case Install(words, served, port, steps):
             with serving(served, port):
                 converse(words, steps, show, record)
@@ -106,12 +106,12 @@ def converse(
                 _talk(process, Console(steps, time.monotonic()), show, record)
                 status = process.wait(PATIENCE)
             except BuildError as error:
-                raise _with_complaint(error, complaints) from None
+                raise with_complaint(error, complaints) from None
             finally:
                 process.kill()
         if status:
             failure = BuildError(f"{words[0]} ended with status {status}")
-            raise _with_complaint(failure, complaints)
+            raise with_complaint(failure, complaints)
 
 
 def _talk(
@@ -153,7 +153,7 @@ def _type(keyboard: IO[bytes], data: bytes) -> bool:
     return True
 
 
-def _with_complaint(error: BuildError, complaints: IO[bytes]) -> BuildError:
+def with_complaint(error: BuildError, complaints: IO[bytes]) -> BuildError:
     """Add what QEMU itself has said last to an error, if it has."""
     complaints.seek(0)
     said = complaints.read().decode(errors="replace").strip().split("\n")
@@ -162,7 +162,8 @@ def _with_complaint(error: BuildError, complaints: IO[bytes]) -> BuildError:
     return BuildError(f"{error}; {printable(what)}") if what else error
 
 
-def _run(words: Sequence[str]) -> None:
+def run(words: Sequence[str]) -> str:
+    """Run a command to its end; return what it says; raises BuildError."""
     try:
         done = subprocess.run(  # noqa: S603 # no shell
             words, capture_output=True, text=True, check=False
@@ -172,3 +173,4 @@ def _run(words: Sequence[str]) -> None:
     if done.returncode:
         said = done.stderr.strip().rpartition("\n")[2] or f"status {done.returncode}"
         raise BuildError(printable(said))
+    return done.stdout
