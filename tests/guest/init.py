@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 
-import disk  # beside this file, in the guest
+import disk  # type: ignore[import-not-found] # beside this file, in the guest
 
 DISK = "/dev/vda"
 MODE = 40 * disk.SECTOR

@@ -48,10 +48,23 @@ class System(NamedTuple):
 
     release: Release
     hostname: str
-    ssh_key: str
+    ssh_key: str  # or nothing, where the console's keys are enough
     timezone: str
     sets: str  # patterns for the installer, which has all sets selected at first
     layout: bool  # whether a template for disklabel(8) is served
+
+
+class Options(NamedTuple):
+    """What install.site and the first boot are told, by a file in the site set."""
+
+    console_keys: bool
+    python: bool  # added while the image is built, and not at the first boot
+
+    @property
+    def text(self) -> str:
+        """The file: a word a line."""
+        words = {"console-keys": self.console_keys, "python": self.python}
+        return "".join(f"{word}\n" for word, wanted in words.items() if wanted)
 
 
 class Answer(NamedTuple):
@@ -77,7 +90,7 @@ def answers(system: System, server: str) -> list[Answer]:
             ("Network interface to configure", "done"),
             ("DNS domain name", "my.domain"),
             ("Password for root account", NO_PASSWORD),
-            ("Public ssh key for root account", system.ssh_key),
+            ("Public ssh key for root account", system.ssh_key or "none"),
             ("Start sshd(8) by default", "yes"),
             ("Do you expect to run the X Window System", "no"),
             ("Do you want the X Window System to be started by xenodm(1)", "no"),

@@ -3,62 +3,171 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
-import time
+import tarfile
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scw_signal import __version__
 from scw_signal.terminal import printable
 
-from . import answers, commands, machine, medium
+from . import answers, commands, leaving, machine, medium, runner, volume
 from .errors import BuildError
+from .report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 TOP = Path(__file__).resolve().parent.parent.parent.parent
 LAYOUT = TOP / "packaging/image/disklabel.template"
 PACKAGES = {commands.QEMU: "qemu-system-x86", commands.QEMU_IMG: "qemu-utils"}
+FOR_TRIAL = {runner.SCAN: "openssh-client"}
 # Bytes that must be free: all sets, installed, and once more, compressed. A guess.
 SPACE = 4 * commands.GIGABYTE
 LONGEST_FILE = 65536  # bytes of a key or of a layout
 DESCRIPTION = """\
 Install OpenBSD from installXX.img, unattended, in QEMU, onto a GPT disk that boots
-by EFI with its console on com0, and leave a qcow2. Then print the commands that make
-an image of this cloud of it. SHA256.sig or SHA256 must lie beside the image."""
+by EFI with its console on com0, and leave a qcow2. Then boot that as two servers of
+the cloud would, see them signal, and print the commands that make an image of the
+cloud of it. SHA256.sig or SHA256 must lie beside the install image. No OpenBSD
+installer has been met by this program yet."""
 EPILOG = """\
-exit status: 0; 1 the image could not be built; 2 the command line"""
+exit status: 0; 1 the image could not be built, or does not do in a trial what it
+should; 2 the command line"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build an image; return the exit status."""
+    """Build an image, or try one; return the exit status."""
     words = parser().parse_args(argv)
+    report = Report(as_json=words.json)
     try:
-        build = prepared(words)
-        if words.dry_run:
-            print(*dry_run(build), sep="\n")
-            return 0
-        with ended_by_signals(), workshop(build):
-            carry_out(build, words.console)
+        with ended_by_signals():
+            return (
+                try_only(words, report) if words.tried else build_image(words, report)
+            )
     except BuildError as error:
-        print(f"build-image: {error}", file=sys.stderr)
+        report.error(str(error), getattr(error, "console", ()))
         return 1
     except OSError as error:
         where = f"{printable(str(error.filename))}: " if error.filename else ""
-        print(f"build-image: {where}{error.strerror}", file=sys.stderr)
+        report.error(f"{where}{error.strerror}")
         return 1
     except KeyboardInterrupt as interrupt:
-        print("\nbuild-image: interrupted, and nothing left behind", file=sys.stderr)
+        if not words.json:
+            print(file=sys.stderr)
+        report.error("interrupted, and nothing left behind")
         return die(interrupt.args[0] if interrupt.args else signal.SIGINT)
-    print(f"{printable(str(build.output))} is ready. To make an image of it there:\n")
-    for line in commands.in_the_cloud(build.output, words.bucket, words.zone):
-        print(f"    {line}")
+
+
+def build_image(words: argparse.Namespace, report: Report) -> int:
+    """Build an image, try it, and give it its name; return the exit status."""
+    if words.image is None:
+        raise BuildError("which install image? installXX.img, or --try IMAGE")
+    build = prepared(words)
+    if words.dry_run:
+        print(*dry_run(build), sep="\n")
+        return 0
+    seen: list[str] = []
+    with workshop(build):
+        with words.console.open("wb", 0) if words.console else nullcontext() as record:
+            for action in commands.actions(build):
+                machine.perform(action, report.stage, record)
+        if words.trial:
+            # Where the image has a layout of the user's own, so has /home.
+            plan = runner.Trial(
+                build.workshop.image,
+                build.firmware,
+                build.accelerators,
+                home=not build.layout,
+            )
+            seen = runner.carry_out(plan, report.stage)
+        digest = sha256(build.workshop.image)
+        if build.volume:
+            # Somebody may have mounted it in the hours that this took.
+            check_volume(build.output, words.disk_size, words.overwrite)
+        machine.perform(commands.last(build), report.stage, None)
+    facts = {"image": str(build.output), "sha256": digest, "seen": seen}
+    if build.volume:
+        report.end(facts, [*seen, f"{printable(str(build.output))} is written."])
+        return 0
+    packages = [*site_packages(build.site), *report.packages]
+    write_beside(
+        build.output,
+        leaving.checksum_line(build.output.name, digest),
+        leaving.description(build, release_here(), packages, seen),
+    )
+    lines = commands.in_the_cloud(build.output, words.bucket, words.zone)
+    ready = f"{printable(str(build.output))} is ready. To make an image of it there:\n"
+    report.end(
+        {**facts, "commands": lines}, [*seen, ready, *(f"    {line}" for line in lines)]
+    )
     return 0
+
+
+def try_only(words: argparse.Namespace, report: Report) -> int:
+    """Try an image that is there; return the exit status."""
+    if words.image or words.dry_run:
+        raise BuildError("--try IMAGE goes with no install image and no --dry-run")
+    if not words.tried.is_file():
+        raise BuildError(f"no such image: {printable(str(words.tried))}")
+    need_programs(PACKAGES | FOR_TRIAL)
+    plan = runner.Trial(
+        words.tried,
+        firmware(words.firmware),
+        accelerators(words),
+        home=words.layout is None,
+    )
+    seen = runner.carry_out(plan, report.stage)
+    report.end({"image": str(words.tried), "seen": seen}, seen)
+    return 0
+
+
+def write_beside(image: Path, checksum: str, text: str) -> None:
+    """Write the small files that belong to an image, each in one step."""
+    for suffix, content in ((".SHA256", checksum), (".txt", text)):
+        target = image.with_name(image.name + suffix)
+        unfinished = target.with_name(f"{target.name}.new")
+        try:
+            unfinished.write_text(content)
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Return the checksum of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def site_packages(site: Path) -> list[str]:
+    """Return the packages of OpenBSD in a site set: python-3.x, and what it needs."""
+    with tarfile.open(site) as archive:
+        names = [Path(name) for name in archive.getnames()]
+    return sorted(name.stem for name in names if name.parent.name == "packages")
+
+
+def release_here() -> str:
+    """Return what this tree is: its version, and its commit where git(1) knows one."""
+    words = ["git", "-C", str(TOP), "rev-parse", "--short=12", "HEAD"]
+    try:
+        done = subprocess.run(  # noqa: S603 # no shell
+            words, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return __version__
+    commit = done.stdout.strip()
+    return f"{__version__}, commit {commit}" if commit else __version__
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,8 +176,26 @@ def parser() -> argparse.ArgumentParser:
         prog="build-image", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False
     )
     add = parser.add_argument
-    add("image", type=Path, metavar="installXX.img", help="the install image")
-    add("--ssh-key", type=Path, required=True, metavar="FILE", help="root's public key")
+    add(
+        "image",
+        type=Path,
+        nargs="?",
+        metavar="installXX.img",
+        help="the install image",
+    )
+    add("--ssh-key", type=Path, metavar="FILE", help="root's public key")
+    add(
+        "--console-keys",
+        action=argparse.BooleanOptionalAction,
+        help="let the SSH keys in the cloud's console log in as root: whoever may add"
+        " a key there, and whoever can answer for the metadata service, is root then;"
+        " default: where no --ssh-key is given",
+    )
+    add(
+        "--packages-at-boot",
+        action="store_true",
+        help="let the first boot add Python, from a mirror, instead of this build",
+    )
     add("--hostname", default="openbsd", metavar="NAME", help="default: %(default)s")
     add("--timezone", default="UTC", metavar="ZONE", help="default: %(default)s")
     add(
@@ -113,7 +240,37 @@ def parser() -> argparse.ArgumentParser:
     add("--console", type=Path, metavar="FILE", help="record the serial console")
     add("--bucket", default="BUCKET", metavar="NAME", help="for the commands printed")
     add("--zone", default="fr-par-1", help="likewise; default: %(default)s")
-    add("--output", type=Path, metavar="FILE", help="default: dist/openbsdXX.qcow2")
+    add(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="default: dist/openbsdXX.qcow2; or a whole volume, as /dev/sdb",
+    )
+    add(
+        "--overwrite",
+        default="",
+        metavar="SERIAL",
+        help="the serial number of a volume, or its size in bytes: its data may go",
+    )
+    add(
+        "--try",
+        dest="tried",
+        type=Path,
+        metavar="IMAGE",
+        help="build nothing, and try an image that is there: two servers of it boot"
+        " twice, with an emulator of the metadata service and no other network",
+    )
+    add(
+        "--no-try",
+        dest="trial",
+        action="store_false",
+        help="do not try the image when it is built",
+    )
+    add(
+        "--json",
+        action="store_true",
+        help="for programs: a line of JSON for each stage, and one at the end",
+    )
     add(
         *("-n", "--dry-run"),
         action="store_true",
@@ -127,12 +284,13 @@ def prepared(words: argparse.Namespace) -> commands.Build:
     release = medium.release_of(words.image)
     check = medium.plan(words.image.absolute(), release, words.key)
     layout = small_text(words.layout or LAYOUT)
+    named = words.ssh_key
     system = answers.System(
         release=release,
         hostname=answers.hostname(words.hostname),
-        ssh_key=answers.ssh_key(
-            small_text(words.ssh_key), printable(str(words.ssh_key))
-        ),
+        ssh_key=answers.ssh_key(small_text(named), printable(str(named)))
+        if named
+        else "",
         timezone=answers.timezone(words.timezone),
         sets=answers.sets(words.sets),
         layout=bool(layout),
@@ -148,20 +306,53 @@ def prepared(words: argparse.Namespace) -> commands.Build:
     site = words.site or TOP / f"dist/site{release.digits}.tgz"
     if not site.is_file():
         raise BuildError(f"no {printable(str(site))}: make site RELEASE={release}")
-    for program, package in PACKAGES.items():
-        if shutil.which(program) is None:
-            raise BuildError(f"there is no {program}: apt install {package}")
+    need_programs(PACKAGES | (FOR_TRIAL if words.trial else {}))
+    target = output(words.output, release)
+    if whole := target.is_block_device():
+        check_volume(target, words.disk_size, words.overwrite)
+    elif words.overwrite:
+        raise BuildError("--overwrite is for an --output that is a volume")
+    else:
+        leaving.check_name(target)
     return commands.Build(
         system=system,
+        options=answers.Options(
+            console_keys=console_keys(words), python=not words.packages_at_boot
+        ),
         check=check,
         firmware=firmware(words.firmware),
         gigabytes=words.disk_size,
         site=site.absolute(),
         layout=layout,
         port=words.port,
-        accelerators=[words.accel] if words.accel else ["kvm", "tcg"],
-        output=output(words.output, release),
+        accelerators=accelerators(words),
+        output=target,
+        volume=whole,
     )
+
+
+def console_keys(words: argparse.Namespace) -> bool:
+    """Return whether the console's keys are to log in; raises BuildError."""
+    if words.console_keys is False and not words.ssh_key:
+        raise BuildError("nobody could log in: --ssh-key FILE, or --console-keys")
+    return bool(words.console_keys or not words.ssh_key)
+
+
+def accelerators(words: argparse.Namespace) -> list[str]:
+    """Return how QEMU may run a machine; the first way that works is taken."""
+    return [words.accel] if words.accel else ["kvm", "tcg"]
+
+
+def need_programs(packages: Mapping[str, str]) -> None:
+    """Check that programs are there; raises BuildError."""
+    for program, package in packages.items():
+        if shutil.which(program) is None:
+            raise BuildError(f"there is no {program}: apt install {package}")
+
+
+def check_volume(path: Path, gigabytes: int, overwrite: str) -> None:
+    """Check that a volume may be overwritten; raises BuildError, OSError."""
+    leaving.check_volume(volume.look(path), gigabytes * commands.GIGABYTE, overwrite)
 
 
 def output(named: Path | None, release: answers.Release) -> Path:
@@ -199,30 +390,19 @@ def dry_run(build: commands.Build) -> list[str]:
         "set -e",
         f"mkdir -p {served}",
         *map(commands.shell, commands.actions(build)),
+        f"# build-image --try {shlex.quote(str(shop.image))}",
+        commands.shell(commands.last(build)),
         f"rm -rf {shlex.quote(str(shop.directory))}",
     ]
-
-
-def carry_out(build: commands.Build, console: Path | None) -> None:
-    """Build the image, and show how far it is."""
-    began = time.monotonic()
-
-    def show(stage: str) -> None:
-        seconds = int(time.monotonic() - began)
-        print(f"{seconds // 60:3}:{seconds % 60:02}  {printable(stage)}", flush=True)
-
-    with console.open("wb", buffering=0) if console else nullcontext() as record:
-        for action in commands.actions(build):
-            machine.perform(action, show, record)
 
 
 @contextmanager
 def workshop(build: commands.Build) -> Iterator[None]:
     """Have the directory of a build, and leave nothing of it."""
     directory = build.workshop.directory
-    if shutil.disk_usage(build.output.parent).free < SPACE:
+    if shutil.disk_usage(directory.parent).free < SPACE:
         raise BuildError(
-            f"too little space in {printable(str(build.output.parent))}:"
+            f"too little space in {printable(str(directory.parent))}:"
             f" {SPACE // commands.GIGABYTE} GB are needed"
         )
     try:

@@ -7,10 +7,11 @@ run, so that what is printed is what would have been done.
 from __future__ import annotations
 
 import shlex
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .answers import SITE_DIRECTORY, System, index, response_file
+from .answers import SITE_DIRECTORY, Options, System, index, response_file
 from .console import Step, installation
 from .errors import BuildError
 
@@ -23,8 +24,9 @@ QEMU = "qemu-system-x86_64"
 QEMU_IMG = "qemu-img"
 HOST = "10.0.2.2"  # this machine, as a guest of QEMU's user network sees it
 GIGABYTE = 10**9  # as the cloud counts: a volume is a number of these
-SMALLEST, LARGEST = 4, 10_000  # GB: what holds all sets; what nobody means
+SMALLEST, LARGEST = 4, 1000  # GB: what holds all sets; what the cloud imports
 MEMORY = 1024  # MiB
+OPTIONS = "usr/local/share/scw_signal/image"  # in the site set
 
 # The firmware: where distributions have its code and the template of its variables.
 FIRMWARE = (
@@ -150,6 +152,9 @@ def in_the_cloud(image: Path, bucket: str, zone: str) -> list[str]:
             'snapshot-id="$snapshot"',
         ),
         f'scw instance server create image="$image" type=DEV1-S zone={zone}',
+        "# or, for one server, without an image:",
+        f'scw instance server create image=none root-volume=sbs:"$snapshot"'
+        f" type=DEV1-S zone={zone}",
     ]
 
 
@@ -185,11 +190,26 @@ class Copy(NamedTuple):
     target: Path
 
 
+class Site(NamedTuple):
+    """Copy a site set, and add the file of options to it."""
+
+    source: Path
+    target: Path
+    options: str
+
+
 class Move(NamedTuple):
     """Give a file its name, in the place of what had it."""
 
     source: Path
     target: Path
+
+
+class Overwrite(NamedTuple):
+    """Write the image to a whole volume, in the place of all that is on it."""
+
+    image: Path
+    volume: Path
 
 
 class Install(NamedTuple):
@@ -201,13 +221,14 @@ class Install(NamedTuple):
     steps: Sequence[Step]
 
 
-Action = Run | Verify | Write | Copy | Move | Install
+Action = Run | Verify | Write | Copy | Site | Move | Overwrite | Install
 
 
 class Build(NamedTuple):
     """Everything that a build is made of."""
 
     system: System
+    options: Options
     check: Check
     firmware: Firmware
     gigabytes: int
@@ -215,11 +236,15 @@ class Build(NamedTuple):
     layout: str  # a template for disklabel(8), or nothing
     port: int
     accelerators: Sequence[str]  # of QEMU; the first that works is taken
-    output: Path
+    output: Path  # a file that is to be, or a volume that is there
+    volume: bool = False
 
     @property
     def workshop(self) -> Workshop:
         """Where it happens: beside the image, for a rename is all that makes one."""
+        if self.volume:
+            place = Path(tempfile.gettempdir()) / f"build-image-{self.output.name}"
+            return Workshop(place.with_suffix(".work"))
         return Workshop(self.output.with_name(f"{self.output.name}.work"))
 
 
@@ -234,16 +259,27 @@ def actions(build: Build) -> list[Action]:
     layout = [Write(shop.served / "disklabel", build.layout)] if build.layout else []
     return [
         Verify(build.check),
-        Write(shop.served / "install.conf", responsedrive_file(build.system, server)),
+        Write(shop.served / "install.conf", response_file(build.system, server)),
         *layout,
         Write(sets / "index.txt", index(name, size)),
-        Copy(build.site, sets / name),
+        Site(build.site, sets / name, build.options.text),
         Copy(build.firmware.variables, shop.variables),
         Run("an empty disk", create(shop, build.gigabytes)),
         Install(words, shop.served, build.port, installation(server, name)),
         Run("compression", compress(shop)),
-        Move(shop.image, build.output),
     ]
+
+
+def last(build: Build) -> Action:
+    """Return what is done when all else has gone well, the trial too."""
+    image = build.workshop.image
+    return (Overwrite if build.volume else Move)(image, build.output)
+
+
+def to_volume(image: Path, volume: Path) -> list[str]:
+    """Return the command that writes an image to a volume, which is there."""
+    words = [QEMU_IMG, "convert", "-n", "-f", "qcow2", "-O", "raw"]
+    return [*words, str(image), str(volume)]
 
 
 def shell(action: Action) -> str:
@@ -261,12 +297,28 @@ def shell(action: Action) -> str:
             return f"{shlex.join(words)} >{shlex.quote(str(path))}"
         case Copy(source, target):
             return shlex.join(["cp", "--", str(source), str(target)])
+        case Site(source, target, options):
+            return _shell_of_site(source, target, options)
+        case Overwrite(image, volume):
+            return shlex.join(to_volume(image, volume))
         case Move(source, target):
             return shlex.join(["mv", "--", str(source), str(target)])
         case Install(words, served, port, _):
             serve = ["python3", "-m", "http.server", "--bind", "127.0.0.1"]
             serve += ["--directory", str(served), str(port)]
             return f"{shlex.join(serve)} & {shlex.join(words)}; kill $!"
+
+
+def _shell_of_site(source: Path, target: Path, options: str) -> str:
+    tree, plain = target.with_name("tree"), target.with_suffix(".tar")
+    words = shlex.join(["printf", "%s\\n", *options.splitlines()])
+    parent = shlex.quote(str(tree / Path(OPTIONS).parent))
+    return (
+        f"mkdir -p {parent} && {words} >{shlex.quote(str(tree / OPTIONS))}"
+        f" && gzip -dc {shlex.quote(str(source))} >{shlex.quote(str(plain))}"
+        f" && {shlex.join(['tar', '-rf', str(plain), '-C', str(tree), OPTIONS])}"
+        f" && gzip -c {shlex.quote(str(plain))} >{shlex.quote(str(target))}"
+    )
 
 
 def _shell_of_check(check: Check) -> str:

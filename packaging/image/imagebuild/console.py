@@ -51,6 +51,11 @@ def failure(text: str, known: Failures) -> str:
     return ""
 
 
+# As pkg_add(1) ends with each package.
+_PACKAGE = re.compile(rb"^([A-Za-z][A-Za-z0-9+._-]*-[0-9][A-Za-z0-9+._-]*): ok$", re.M)
+PACKAGE = "package "  # begins the stage of one that was added
+
+
 class Step(NamedTuple):
     """What is waited for, what is typed then, and the stage that begins with it."""
 
@@ -175,7 +180,10 @@ class Console:
             if name != self._set:
                 self._set = name
                 yield Stage(f"{self.stage}: {name.decode()}")
-        self._pending = self._pending.rpartition(b"\n")[2][-LONGEST_LINE:]
+        *whole, rest = self._pending.split(b"\n")
+        for name in _PACKAGE.findall(b"\n".join(whole)):
+            yield Stage(PACKAGE + name.decode())
+        self._pending = rest[-LONGEST_LINE:]
 
     def tick(self, now: float) -> Iterator[Typed]:
         """Let time pass; raises BuildError if it has been too long."""

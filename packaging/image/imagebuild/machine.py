@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import http.server
+import io
 import os
 import select
 import shutil
 import subprocess
+import tarfile
 import tempfile
 import threading
 import time
+import zlib
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
 from scw_signal.terminal import printable
 
-from .commands import Action, Copy, Install, Move, Run, Verify, Write
+from .commands import (
+    OPTIONS,
+    Action,
+    Copy,
+    Install,
+    Move,
+    Overwrite,
+    Run,
+    Site,
+    Verify,
+    Write,
+    to_volume,
+)
 from .console import Console, Stage, Typed
 from .errors import BuildError
 from .medium import verify
@@ -46,6 +62,11 @@ def perform(action: Action, show: Show, record: IO[bytes] | None) -> None:
             path.write_text(text)
         case Copy(source, target):
             shutil.copyfile(source, target)
+        case Site(source, target, options):
+            extend(source, target, options.encode())
+        case Overwrite(image, volume):
+            show(f"writing {volume}")
+            run(to_volume(image, volume))
         case Move(source, target):
             source.replace(target)
         case Run(stage, words):
@@ -54,6 +75,27 @@ def perform(action: Action, show: Show, record: IO[bytes] | None) -> None:
         case Install(words, served, port, steps):
             with serving(served, port):
                 converse(words, steps, show, record)
+
+
+def extend(source: Path, target: Path, options: bytes) -> None:
+    """Copy a site set and add the file of options to it; raises BuildError.
+
+    Hardly compressed: it goes to the guest and no further.
+    """
+    added = tarfile.TarInfo(OPTIONS)
+    added.size, added.mode = len(options), 0o644
+    added.uname, added.gname = "root", "wheel"
+    try:
+        with tarfile.open(source, "r|gz") as old, gzip.open(target, "wb", 1) as file:
+            with tarfile.open(fileobj=file, mode="w|") as new:
+                for member in old:
+                    content = old.extractfile(member) if member.isreg() else None
+                    new.addfile(member, content)
+                new.addfile(added, io.BytesIO(options))
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise BuildError(
+            f"no site set, or not whole: {printable(str(source))}"
+        ) from error
 
 
 @contextmanager

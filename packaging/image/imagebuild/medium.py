@@ -33,6 +33,8 @@ class Check(NamedTuple):
     image: Path
     checksums: Path
     command: list[str]  # of signify(1), or none
+    key: Path | None = None
+    beside: bool = False  # whether the key lay beside the image, where anybody puts one
 
 
 def release_of(image: Path) -> Release:
@@ -55,7 +57,8 @@ def plan(image: Path, release: Release, key: Path | None) -> Check:
     signify = next(filter(None, map(shutil.which, SIGNIFY)), None)
     if key and signed.is_file() and signify:
         words = ["-C", "-q", "-p", str(key.resolve()), "-x", signed.name, image.name]
-        return Check(image, signed, [signify, *words])
+        beside = key.resolve().parent == image.resolve().parent
+        return Check(image, signed, [signify, *words], key, beside)
     if key and not key.is_file():
         raise BuildError(f"no such key: {printable(str(key))}")
     if key and signed.is_file():
@@ -83,7 +86,10 @@ def verify(check: Check) -> str:
     """Check an image; return what that has shown; raises BuildError."""
     if check.command:
         _signify(check)
-        return f"signature and checksum of {check.image.name}: good"
+        return (
+            f"signature and checksum of {check.image.name}: good,"
+            f" by {printable(str(check.key))}{_doubt(check)}"
+        )
     wanted = listed(check.checksums.read_text("ascii", "replace"), check.image.name)
     if wanted is None:
         raise BuildError(f"{check.checksums} has no line for {check.image.name}")
@@ -97,6 +103,17 @@ def verify(check: Check) -> str:
             f" {digest.hexdigest()}, and should be {wanted}"
         )
     return f"checksum of {check.image.name}: good; its signature was not checked"
+
+
+def _doubt(check: Check) -> str:
+    """Return what a key proves less, that came with what it is to prove."""
+    if not check.beside:
+        return ""
+    release = release_of(check.image)
+    return (
+        ", which lay beside it: compare its second line with the one on"
+        f" https://www.openbsd.org/{release.digits}.html"
+    )
 
 
 def listed(text: str, name: str) -> str | None:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from scw_signal.emulator import DOCUMENT, Emulator
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 READ = 65536
 SCAN = "ssh-keyscan"
-SCAN_SECONDS = 5  # for one try, of which there may be many
+SCAN_SECONDS = 20  # for one try, of which there may be many
 BETWEEN_SCANS = 0.5  # seconds
 PATIENCE = 60.0  # seconds for a process to be gone, once it has said its last
 ACKNOWLEDGED = "-> running"  # ends that event of the emulator which counts
@@ -75,7 +75,10 @@ def carry_out(plan: Trial, show: Show) -> list[str]:
         faults += trial.faults_of_two(seen[0][0], seen[1][0])
     if faults:
         raise trial.TrialError("; ".join(faults))
-    return [trial.summary(*each) for each in zip(servers, seen, strict=True)]
+    return [
+        trial.summary(server, *boots)
+        for server, boots in zip(servers, seen, strict=True)
+    ]
 
 
 def virtual_size(image: Path) -> int:
@@ -200,7 +203,8 @@ class _Guest:
         wait = max(0.0, self.boot.due - time.monotonic())
         if self.boot.part is trial.Part.KEYS:
             wait = min(wait, BETWEEN_SCANS)
-        ready = select.select([going, output, self._bell], [], [], wait)[0]
+        sources: list[socket.socket | IO[bytes]] = [going, output, self._bell]
+        ready = select.select(sources, [], [], wait)[0]
         now = time.monotonic()
         if going in ready:
             raise _Over
@@ -257,7 +261,16 @@ def free_port() -> int:
 
 def _host_keys(port: int) -> frozenset[str]:
     """Return the host keys that a guest shows, type and key; none if it does not."""
-    words = [SCAN, "-T", str(SCAN_SECONDS), "-p", str(port), "127.0.0.1"]
+    words = [
+        SCAN,
+        "-t",
+        "ed25519",
+        "-T",
+        str(SCAN_SECONDS),
+        "-p",
+        str(port),
+        "127.0.0.1",
+    ]
     done = subprocess.run(  # noqa: S603 # no shell
         words,
         stdin=subprocess.DEVNULL,

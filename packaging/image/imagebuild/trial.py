@@ -161,7 +161,9 @@ def machine(
     ]
 
 
-def document(base: Mapping[str, object], server: Server, number: int) -> dict[str, object]:
+def document(
+    base: Mapping[str, object], server: Server, number: int
+) -> dict[str, object]:
     """Return the metadata of a server: a name and an id of its own."""
     identity = f"00000000-0000-4000-8000-{number:012d}"
     return {**base, "hostname": server.name, "name": server.name, "id": identity}

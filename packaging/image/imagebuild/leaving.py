@@ -1,0 +1,89 @@
+"""What leaves the house beside an image, and which volume may be overwritten; pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from scw_signal.terminal import printable
+
+from .commands import GIGABYTE
+from .errors import BuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from .commands import Build
+
+SUFFIX = ".qcow2"  # the import takes no other
+
+
+class Volume(NamedTuple):
+    """A block device, as far as it says what would be lost."""
+
+    path: Path
+    size: int  # bytes
+    serial: str
+    used: Sequence[str]  # by what: mounts, swap, other devices
+    partitions: int
+    empty: bool  # at its start
+
+
+def check_name(output: Path) -> None:
+    """Check the name of an image that is to be imported; raises BuildError."""
+    if not output.name.endswith(SUFFIX) or output.name == SUFFIX:
+        raise BuildError(
+            f"{printable(output.name)!r} does not end in {SUFFIX}, and the cloud imports"
+            " nothing else"
+        )
+
+
+def check_volume(volume: Volume, needed: int, overwrite: str) -> None:
+    """Check that a volume may be overwritten; raises BuildError.
+
+    One that is used never is. One that has something on it is when its serial number
+    or its size in bytes was named, which nobody does by mistake.
+    """
+    name = printable(str(volume.path))
+    if volume.used:
+        raise BuildError(f"{name} is in use: {printable(', '.join(volume.used))}")
+    if volume.size < needed:
+        raise BuildError(
+            f"{name} has {volume.size / GIGABYTE:.1f} GB, and"
+            f" {needed / GIGABYTE:.1f} GB are needed"
+        )
+    if overwrite and overwrite not in {volume.serial, str(volume.size)}:
+        raise BuildError(f"{name} has neither this serial number nor this size")
+    if overwrite or (volume.empty and not volume.partitions):
+        return
+    what = f"{volume.partitions} partitions" if volume.partitions else "data"
+    names = " or ".join(filter(None, (volume.serial, str(volume.size))))
+    raise BuildError(f"{name} has {what} on it: --overwrite {names} if they may go")
+
+
+def checksum_line(name: str, digest: str) -> str:
+    """Return a line as of sha256(1), which its option -c reads."""
+    return f"SHA256 ({name}) = {digest}\n"
+
+
+def description(
+    build: Build, release: str, packages: Sequence[str], seen: Sequence[str]
+) -> str:
+    """Return the short text beside an image: what it is made of, and what was seen."""
+    system = build.system
+    keys = [
+        *(["the one given"] if system.ssh_key else []),
+        *(["those of the cloud's console"] if build.options.console_keys else []),
+    ]
+    rows = {
+        "OpenBSD": f"{system.release} amd64, from {build.check.image.name}",
+        "sets": system.sets or "all",
+        "scw-signal": release,
+        "disk": f"{build.gigabytes} GB, {'own layout' if build.layout else 'automatic'}",
+        "host name": system.hostname,
+        "time zone": system.timezone,
+        "SSH keys": " and ".join(keys),
+        "packages": " ".join(packages) or "added at the first boot, from a mirror",
+        "tried": "; ".join(seen) or "no",
+    }
+    return "".join(f"{name + ':':12}{printable(text)}\n" for name, text in rows.items())

@@ -1,0 +1,62 @@
+"""Looks at a block device of Linux before it is overwritten."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from scw_signal.terminal import printable
+
+from .errors import BuildError
+from .leaving import Volume
+
+SECTOR = 512  # of sysfs, whatever the device's own is
+START = 1 << 20  # bytes, where partition tables and superblocks are
+
+
+def look(path: Path, sys: Path = Path("/sys"), proc: Path = Path("/proc")) -> Volume:
+    """Return what a volume says of itself; raises BuildError, OSError."""
+    path = path.resolve()
+    if not stat.S_ISBLK(path.stat().st_mode):
+        raise BuildError(f"{printable(str(path))} is no block device")
+    place = sys / "class/block" / path.name
+    if not place.is_dir() or (place / "partition").exists():
+        raise BuildError(f"{printable(str(path))} is no whole volume")
+    parts = [each.parent for each in place.glob("*/partition")]
+    serials = (place / "serial", place / "device/serial")
+    serial = next((text for each in serials if (text := _text(each))), "")
+    return Volume(
+        path=path,
+        size=int(_text(place / "size") or 0) * SECTOR,
+        serial=serial,
+        used=[use for each in (place, *parts) for use in _uses(each, proc)],
+        partitions=len(parts),
+        empty=not any(_start(path)),
+    )
+
+
+def _uses(place: Path, proc: Path) -> list[str]:
+    """Return what a device is used by, which the kernel knows by its number."""
+    number = _text(place / "dev")
+    mounts = [line.split() for line in _text(proc / "self/mountinfo").splitlines()]
+    uses = [f"mounted on {words[4]}" for words in mounts if words[2] == number]
+    swaps = [line.split()[0] for line in _text(proc / "swaps").splitlines()[1:] if line]
+    uses += ["swap" for name in swaps if Path(name).name == place.name]
+    holders = place / "holders"
+    held = sorted(each.name for each in holders.iterdir()) if holders.is_dir() else []
+    return uses + [f"part of {name}" for name in held]
+
+
+def _start(path: Path) -> bytes:
+    # O_EXCL on a block device fails where anything in the kernel has it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_EXCL)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(START)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("ascii", "replace").strip()
+    except OSError:
+        return ""
