@@ -85,7 +85,7 @@ def build_image(words: argparse.Namespace, report: Report) -> int:
                 build.workshop.image,
                 build.firmware,
                 build.accelerators,
-                home=not build.layout,
+                home=words.layout is None,
             )
             seen = runner.carry_out(plan, report.stage)
         digest = sha256(build.workshop.image)

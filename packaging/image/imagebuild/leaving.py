@@ -79,7 +79,7 @@ def description(
         "OpenBSD": f"{system.release} amd64, from {build.check.image.name}",
         "sets": system.sets or "all",
         "scw-signal": release,
-        "disk": f"{build.gigabytes} GB, {'own layout' if build.layout else 'automatic'}",
+        "disk": f"{build.gigabytes} GB",
         "host name": system.hostname,
         "time zone": system.timezone,
         "SSH keys": " and ".join(keys),
