@@ -20,6 +20,7 @@ DESTDIR =
 LIBRARIES =
 # For accept: see tests/openbsd/accept --help. Without --yes it asks.
 ACCEPT_FLAGS =
+EMULATOR =
 
 help:
 	@echo "make demo    watch a boot signal find its way"
@@ -34,6 +35,7 @@ help:
 	@echo "make dist    the release tarball"
 	@echo "make site    a set for OpenBSD's installer: RELEASE=8.0, PACKAGES="
 	@echo "make port    the generated files of the OpenBSD port"
+	@echo "make vendor  fetch urllib3 and tenacity, for make install to take along"
 	@echo "make install lay it out; SYSTEM=, PREFIX=, DESTDIR=: see packaging/install"
 	@echo "make uninstall  take that away again"
 	@echo "make clean   remove what these made"
@@ -102,6 +104,12 @@ fleet: wheel
 dist: $(VENV)/.made
 	$(BIN)/python packaging/dist
 
+# The two libraries, as a release has them, for an installation from a checkout.
+vendor:
+	@sh tests/make-venv "$(PYTHON)" .venv-demo demo
+	@rm -rf build scw_signal.egg-info
+	@.venv-demo/bin/python packaging/dist vendor
+
 # A site set for OpenBSD's installer; PACKAGES are those of Python to take along.
 site: $(VENV)/.made
 	$(BIN)/python packaging/image/make-site "$(RELEASE)" $(PACKAGES)
@@ -111,7 +119,8 @@ port:
 	sh packaging/openbsd/make-port
 
 INSTALL = SYSTEM="$(SYSTEM)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" \
-    PYTHON="$(PYTHON)" LIBRARIES="$(LIBRARIES)" sh packaging/install
+    PYTHON="$(PYTHON)" LIBRARIES="$(LIBRARIES)" EMULATOR="$(EMULATOR)" \
+    sh packaging/install
 
 install:
 	@$(INSTALL)
@@ -125,4 +134,4 @@ clean:
 	    .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
-.PHONY: help demo picture wheel test accept soak fuzz lint bench fleet dist site port install uninstall clean
+.PHONY: help demo picture wheel test accept soak fuzz lint bench fleet dist vendor site port install uninstall clean

@@ -45,11 +45,14 @@ def git(tree: Path, *words: str) -> None:
 
 
 def dist(
-    tree: Path, wheels: Path | None = None, env: Mapping[str, str] | None = None
+    tree: Path,
+    wheels: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    words: tuple[str, ...] = (),
 ) -> subprocess.CompletedProcess[str]:
     """Make a release of a tree; without `wheels` there is nothing to get them from."""
     return subprocess.run(
-        [sys.executable, tree / "packaging/dist"],
+        [sys.executable, tree / "packaging/dist", *words],
         env={
             "PATH": os.environ["PATH"],
             "PIP_CONFIG_FILE": os.devnull,
@@ -204,6 +207,19 @@ def test_another_library_than_the_pinned_one_is_refused(
     assert not (checkout / "dist").exists()
 
 
+def test_the_libraries_alone_can_be_had_beside_a_checkout(
+    checkout: Path, wheels: Path
+) -> None:
+    for _ in range(2):  # what is there gives way
+        done = dist(checkout, wheels, words=("vendor",))
+        assert (done.returncode, done.stdout) == (0, "vendor\n"), done.stderr
+        for name in LIBRARIES:
+            assert (checkout / "vendor" / name / "__init__.py").exists()
+        (checkout / "vendor/former").mkdir(exist_ok=True)
+        assert not list(checkout.glob(".vendor*"))
+    assert not (checkout / "dist").exists()
+
+
 def test_without_the_libraries_it_says_so(checkout: Path) -> None:
     done = dist(checkout)
     assert done.returncode == 1
@@ -232,12 +248,6 @@ def test_it_installs_from_the_release_without_a_network(
     root = tmp_path / "root"
     (root / "usr/local/bin").mkdir(parents=True)
     (root / "usr/local/bin/python3").symlink_to(Path(sys.executable).resolve())
-    (root / "usr/sbin").mkdir()
-    (root / "etc").mkdir()
-    for name in ("passwd", "group"):
-        (root / "etc" / name).write_text("")
-    for name in ("groupadd", "groupinfo", "useradd", "userinfo", "makewhatis"):
-        shutil.copy(TOP / "tests/openbsd/account", root / "usr/sbin" / name)
     subprocess.run(
         [*without_network(), "sh", tree / "packaging/openbsd/install"],
         env={"PATH": "/usr/bin:/bin", "DESTDIR": str(root)},

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 ERRORS = {"errors"}
 PURE = {"backoff", "document", "flat", "keys", "render", "script", "terminal", "wire"}
 CLOCK = {"clock", "stop"}  # the seam that whatever waits is given
-EDGES = {"log", "network", "resolver", "retrying", "sandbox", "store", "transport"}
+EDGES = {
+    "libraries", "log", "network", "resolver", "retrying", "sandbox", "store",
+    "transport",
+}  # fmt: skip
 ROOT = {"privileged"}  # what the agent can ask of root
 AGENT = {"agent"}
 CLI = {"cli"}

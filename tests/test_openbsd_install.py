@@ -32,10 +32,7 @@ if TYPE_CHECKING:
 
 TOP = Path(__file__).resolve().parent.parent
 STAND_IN = TOP / "tests/openbsd/account"
-PROGRAMS = (
-    "groupadd", "groupdel", "groupinfo", "makewhatis",
-    "rcctl", "useradd", "userdel", "userinfo",
-)  # fmt: skip
+PROGRAMS = ("groupadd", "groupdel", "makewhatis", "rcctl", "useradd", "userdel")
 SHELLS = ("mksh", "dash", *(["oksh"] if shutil.which("oksh") else []))
 
 PACKAGES = ("scw_signal", "vendor/urllib3", "vendor/tenacity")
@@ -56,15 +53,15 @@ OUTSIDE = {
     "usr/local/man/man8/scw-userdata.8": 0o644,
 }
 MADE = [
-    "groupadd _scwsignal",
+    "groupadd -g 999 _scwsignal",
     (
-        "useradd -g _scwsignal -L daemon -c scw-signal agent"
+        "useradd -u 999 -g _scwsignal -L daemon -c scw-signal agent"
         " -d /nonexistent -s /sbin/nologin _scwsignal"
     ),
 ]
 UNMADE = ["userdel _scwsignal", "groupdel _scwsignal"]
 
-# What are aliases in OpenBSD's sh: there a function can not have such a name.
+# What are aliases in OpenBSD's sh: there a function cannot have such a name.
 ALIASES = {
     "autoload", "functions", "hash", "history", "integer", "local", "login", "nohup",
     "r", "stop",
@@ -96,10 +93,11 @@ class Root:
             (path / directory).mkdir(parents=True)
         self.scratch.mkdir()
         self.stubs.mkdir()
+        (self.stubs / "sh").symlink_to(shell)  # for install, which calls another
         for name in PROGRAMS:
             shutil.copy(STAND_IN, path / "usr/sbin" / name)
         for name in ("passwd", "group"):
-            (path / "etc" / name).write_text("root:\n")
+            (path / "etc" / name).write_text("root:*:0:\n")
         self.python = path / "usr/local/bin/python3"
         self.python.symlink_to(PYTHON)
         self._asked = path / "asked"
@@ -110,23 +108,40 @@ class Root:
         *words: str,
         env: Mapping[str, str] | None = None,
         umask: int = 0o022,
+        kill: bool = False,
     ) -> Result:
-        """Run install or uninstall, from the release, for this root."""
+        """Run install or uninstall, from the release, for this root.
+
+        `kill` gives it a process group of its own, to be killed in.
+        """
         done = subprocess.run(
             [*self.before, self.shell, self.release / SCRIPTS / script, *words],
-            env={
-                "PATH": f"{self.stubs}:{ENVIRONMENT['PATH']}",
-                "TMPDIR": str(self.scratch),
-                "DESTDIR": str(self.path),
-                **(env or {}),
-            },
+            env={**self.environment(), **(env or {})},
             umask=umask,
             capture_output=True,
             text=True,
             timeout=PATIENCE,
+            start_new_session=kill,
             check=False,
         )
         return Result(done.returncode, done.stdout, done.stderr)
+
+    def start(self, script: str) -> subprocess.Popen[bytes]:
+        """Start install or uninstall."""
+        return subprocess.Popen(
+            [self.shell, self.release / SCRIPTS / script],
+            env=self.environment(),
+            stdout=subprocess.DEVNULL,
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Return what the scripts are run in."""
+        return {
+            "PATH": f"{self.stubs}:{ENVIRONMENT['PATH']}",
+            "TMPDIR": str(self.scratch),
+            "DESTDIR": str(self.path),
+            "LIVE": "yes",
+        }
 
     def must(self, script: str) -> str:
         """Run what must succeed without complaint; return what it printed."""
@@ -138,8 +153,7 @@ class Root:
         """Return what the system's programs were asked to do since the last time."""
         lines = self._asked.read_text().splitlines() if self._asked.exists() else []
         self._asked.unlink(missing_ok=True)
-        questions = ("groupinfo", "userinfo", "makewhatis")
-        return [line for line in lines if not line.startswith(questions)]
+        return [line for line in lines if not line.startswith("makewhatis")]
 
     def contents(self) -> dict[str, tuple[int, bytes | str]]:
         """Return what there is: mode and bytes of a file, its target of a link."""
@@ -234,6 +248,7 @@ def test_the_tree_holds_the_package_and_the_libraries(
     (own_release / "scw_signal/__pycache__/agent.cpython-399.pyc").write_text("")
     root.must("install")
     assert not [path for path in root.contents() if "399" in path]
+    shutil.rmtree(own_release / "scw_signal/emulator")  # which no server needs
     for package in PACKAGES:
         for file in (own_release / package).rglob("*.py"):
             name = file.relative_to(own_release / package).as_posix()
@@ -454,6 +469,48 @@ def test_an_account_that_was_there_before_stays(root: Root) -> None:
     assert not {*MADE, *UNMADE} & set(asked)
 
 
+def test_what_the_agent_left_goes_too(root: Root) -> None:
+    (root.path / "var/db").mkdir()
+    before = root.contents()
+    root.must("install")
+    for state in ("var/run/scw_signal", "var/db/scw_signal"):
+        (root.path / state).mkdir()
+        (root.path / state / "left").write_text("by the agent\n")
+    root.must("uninstall")
+    assert root.contents() == before
+
+
+def test_the_service_is_stopped_and_disabled_before_anything_goes(root: Root) -> None:
+    root.must("install")
+    root.asked()
+    out = root.must("uninstall")
+    assert out.startswith("stop and disable the service\n")
+    assert root.asked()[:2] == ["rcctl stop scw_signal", "rcctl disable scw_signal"]
+
+
+@pytest.mark.parametrize(
+    ("taken", "number"), [((), 999), ((999,), 998), ((1000, 999, 998, 500), 997)]
+)
+def test_the_user_gets_the_highest_free_number_below_the_people_s(
+    root: Root, taken: tuple[int, ...], number: int
+) -> None:
+    for name, which in (("passwd", taken[::2]), ("group", taken[1::2])):
+        with (root.path / "etc" / name).open("a") as file:
+            file.writelines(f"user{number}:*:{number}:\n" for number in which)
+    root.must("install")
+    group, user = root.asked()
+    assert group == f"groupadd -g {number} _scwsignal"
+    assert user.startswith(f"useradd -u {number} ")
+
+
+def test_without_a_free_number_nothing_is_begun(root: Root) -> None:
+    with (root.path / "etc/passwd").open("a") as file:
+        file.writelines(f"user{number}:*:{number}:\n" for number in range(500, 1000))
+    assert refusal(root) == (
+        "install: no number below 1000 is free for the user _scwsignal\n"
+    )
+
+
 def test_files_of_others_stay(root: Root) -> None:
     others = {"usr/local/bin/other", "usr/local/man/man8/other.8", "etc/rc.d/other"}
     (root.path / "usr/local/man/man8").mkdir(parents=True)
@@ -509,7 +566,7 @@ def test_it_replaces_nothing_that_is_not_its_own(root: Root, way: str) -> None:
         root.must("install")
         command.symlink_to(command.rename(root.path / "elsewhere"))
     else:
-        command = root.path / TREE / "other.py"
+        command = root.path / TREE / "scw_signal/__init__.py"
         command.parent.mkdir(parents=True)
         command.write_text("")
     before = root.contents()
@@ -527,51 +584,148 @@ def test_it_replaces_nothing_that_is_not_its_own(root: Root, way: str) -> None:
 # What goes wrong half-way.
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 8])
-def test_killed_at_a_rename_it_can_be_run_again(root: Root, number: int) -> None:
+STEPS = ("cp", "mkdir", "mv", "rm", "rmdir")
+ACCOUNT_STEPS = ("groupadd", "useradd", "rcctl", "userdel", "groupdel")
+LANES = 8  # among which the steps are shared out
+
+
+def kill_at(root: Root, number: int) -> None:
+    """Let all processes of a script be killed just before it changes the root.
+
+    The change is the nth, and made by one of the programs named above.
+    """
+    count = root.path.with_name("count")
+    count.write_text("")
+    step = f'echo >>"{count}"; [ "$(wc -l <"{count}")" -ne {number} ] || kill -9 0'
+    for program in STEPS:
+        root.stub(
+            program,
+            f'case "$*" in *{root.path}/*) {step} ;; esac\nexec {found(program)} "$@"',
+        )
+    for program in ACCOUNT_STEPS:
+        text = STAND_IN.read_text()
+        text = text.replace("\nroot=", f"\n{step}\nroot=") if number else text
+        (root.path / "usr/sbin" / program).write_text(text)
+
+
+def let_live(root: Root) -> None:
+    """Let scripts come to their end again."""
+    kill_at(root, 0)
+    for program in STEPS:
+        (root.stubs / program).unlink()
+
+
+class Case(NamedTuple):
+    """A machine to try on, and what there is to compare it with."""
+
+    root: Root
+    nothing: dict[str, tuple[int, bytes | str]]
+    whole: dict[str, tuple[int, bytes | str]]
+
+
+@pytest.fixture
+def case(tmp_path: Path, release: Path) -> Case:
+    root = Root(tmp_path / "root", release, found("dash"))
+    nothing = root.contents()
     root.must("install")
     whole = source_only(root)
     root.must("uninstall")
-    before = root.contents()
-    kill_at(root, "mv", number)
-    assert root.run("install").status == -9
-    (root.stubs / "mv").unlink()
-    root.must("install")
-    assert source_only(root) == whole
-    root.must("uninstall")
-    assert root.contents() == before
+    assert root.contents() == nothing
+    return Case(root, nothing, whole)
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 9])
-def test_a_newer_release_killed_at_a_rename_can_be_run_again(
-    root: Root, release: Path, own_release: Path, number: int
+def interrupted(root: Root, script: str, number: int) -> bool:
+    """Run a script that is killed before its nth step; tell whether it had so many."""
+    kill_at(root, number)
+    status = root.run(script, kill=True).status
+    let_live(root)
+    assert status in {0, -9}
+    return status == -9
+
+
+@pytest.mark.parametrize("first", range(1, LANES + 1))
+def test_install_killed_at_any_step_can_be_run_again_or_undone(
+    case: Case, first: int
 ) -> None:
-    before = root.contents()
-    for file in (own_release / "packaging/man").iterdir():
-        file.write_text("as it was\n")
-    root.must("install")
-    root.release = release
-    kill_at(root, "mv", number)
-    assert root.run("install").status == -9
-    (root.stubs / "mv").unlink()
-    root.must("install")
-    page = Path("scw-metadata.1")
-    installed = root.path / "usr/local/man/man1" / page
-    assert installed.read_text() == (release / "packaging/man" / page).read_text()
-    root.must("uninstall")
-    assert root.contents() == before
+    root, nothing, whole = case
+    number = first
+    while interrupted(root, "install", number):
+        if number // LANES % 2:
+            root.must("install")
+            assert source_only(root) == whole, number
+        root.must("uninstall")
+        assert root.contents() == nothing, number
+        number += LANES
+    assert number > LANES
 
 
-def kill_at(root: Root, program: str, number: int) -> None:
-    """Let the shell be killed just before it runs a program for the nth time."""
-    real = found(program)
-    count = root.stubs / "count"
-    count.write_text("")
+@pytest.mark.parametrize("first", range(1, LANES + 1))
+def test_a_newer_release_killed_at_any_step_can_be_run_again_or_undone(
+    case: Case, tmp_path: Path, first: int
+) -> None:
+    root, nothing, whole = case
+    newer, older = root.release, unpacked(tmp_path / "older release")
+    (older / "vendor/former").mkdir()
+    for file in ("scw_signal/former.py", "vendor/former/__init__.py"):
+        (older / file).write_text("")
+    for path in (*(older / "packaging/man").iterdir(), older / "rc.d/scw_signal"):
+        path.write_text("as it was\n")
+    (older / "packaging/man/scw-former.8").write_text("")
+    number = first
+    while True:
+        root.release = older
+        root.must("install")
+        root.release = newer
+        if not interrupted(root, "install", number):
+            break
+        if number // LANES % 2:
+            root.must("install")
+            assert source_only(root) == whole, number
+        root.must("uninstall")
+        assert root.contents() == nothing, number
+        number += LANES
+    assert number > LANES
+
+
+@pytest.mark.parametrize("first", range(1, LANES + 1))
+def test_uninstall_killed_at_any_step_can_be_run_again_or_undone(
+    case: Case, first: int
+) -> None:
+    root, nothing, whole = case
+    number = first
+    while True:
+        root.must("install")
+        if not interrupted(root, "uninstall", number):
+            break
+        if number // LANES % 2:
+            root.must("install")
+            assert source_only(root) == whole, number
+        root.must("uninstall")
+        assert root.contents() == nothing, number
+        number += LANES
+    assert number > LANES
+
+
+def test_of_two_at_once_one_is_refused_and_the_other_is_whole(case: Case) -> None:
+    root, _, whole = case
+    started, go_on = (root.path.with_name(name) for name in ("started", "go-on"))
+    for fifo in (started, go_on):
+        os.mkfifo(fifo)
     root.stub(
-        program,
-        f'echo >>"{count}"; [ "$(wc -l <"{count}")" -lt {number} ] || kill -9 $PPID\n'
-        f'exec {real} "$@"',
+        "mv",
+        f'[ -e "{go_on}" ] && echo >"{started}" && read -r _ <"{go_on}" &&'
+        f' rm "{go_on}"\nexec {found("mv")} "$@"',
     )
+    with root.start("install") as first:
+        started.read_text()
+        (root.stubs / "mv").unlink()
+        for script in ("install", "uninstall"):
+            result = root.run(script)
+            assert (result.status, result.out) == (1, "")
+            assert result.err == f"{script}: another one is at work here\n"
+        go_on.write_text("\n")
+        assert first.wait(PATIENCE) == 0
+    assert source_only(root) == whole
 
 
 def test_what_can_not_be_written_whole_is_not_begun(root: Root) -> None:
@@ -655,7 +809,7 @@ def test_an_old_python_is_refused_by_its_version(root: Root) -> None:
     root.python.write_text(
         # What install asks is answered by a Python that takes itself for an old one.
         "#!/bin/sh\n"
-        f'exec {PYTHON} -I -c "import sys; sys.version_info = (3, 9, 18)\n$3"\n'
+        f'exec {PYTHON} -I -c "import sys; sys.version_info = (3, 9, 18)\n$3" "$4"\n'
     )
     root.python.chmod(0o755)
     assert refusal(root) == (
@@ -668,7 +822,9 @@ def test_a_python_that_does_not_run_is_refused(root: Root) -> None:
     root.python.unlink()
     root.python.write_text("#!/bin/sh\nexit 1\n")
     root.python.chmod(0o755)
-    assert refusal(root) == "install: /usr/local/bin/python3 does not run\n"
+    assert refusal(root) == (
+        "install: /usr/local/bin/python3 does not run: pkg_add python%3\n"
+    )
 
 
 @pytest.mark.parametrize("library", ["urllib3", "tenacity"])
@@ -676,22 +832,27 @@ def test_a_checkout_is_told_to_make_a_release(
     root: Root, own_release: Path, library: str
 ) -> None:
     shutil.rmtree(own_release / "vendor" / library)
+    shutil.copy(TOP / "scw_signal/libraries.py", own_release / "scw_signal")
+    root.python.unlink()
+    root.python.write_text(f'#!/bin/sh\nexec {PYTHON} -S "$@"\n')  # no libraries
+    root.python.chmod(0o755)
     assert refusal(root) == (
-        f"install: there is no vendor/{library}, which releases have:"
-        " run make dist, and install from the tarball that it makes\n"
+        "install: /usr/local/bin/python3: there is no urllib3, and urllib3 >= 1.26.18,"
+        " < 3 is needed; there is no tenacity, and tenacity >= 8.5, < 10 is needed:"
+        " make vendor install\n"
     )
 
 
 def test_a_directory_that_can_not_be_written_is_named(root: Root) -> None:
     (root.path / "usr/local/libexec").write_text("")
     assert refusal(root) == (
-        f"install: can not write to {root.path}/usr/local/libexec\n"
+        f"install: cannot write to {root.path}/usr/local/libexec\n"
     )
 
 
 def test_a_file_system_that_is_mounted_read_only_is_named(root: Root) -> None:
     root.before = namespace(f"{bind(root.path / 'etc')} && {freeze(root.path / 'etc')}")
-    assert refusal(root) == f"install: can not write to {root.path}/etc/rc.d\n"
+    assert refusal(root) == f"install: cannot write to {root.path}/etc/rc.d\n"
 
 
 def test_destdir_must_be_a_directory(root: Root) -> None:
@@ -709,7 +870,7 @@ def test_another_system_is_refused(root: Root, script: str) -> None:
     root.stub("uname", "echo Plan9")
     root.stub("id", "echo 1000")
     assert root.run(script, env={"DESTDIR": ""}) == Result(
-        1, "", f"{script}: this is for OpenBSD, and here is Plan9\n"
+        1, "", f"{script}: this is for openbsd, and here is Plan9\n"
     )
 
 
@@ -734,12 +895,10 @@ def test_who_is_not_root_may_see_what_would_be_done(root: Root) -> None:
 def test_the_command_line_is_checked(root: Root, script: str, words: list[str]) -> None:
     result = root.run(script, *words)
     assert result.status == 2
-    assert result.err.endswith(f"usage: {script} [-n]\n")
+    assert result.err.endswith(f"usage: {script} [-nu]\n")
 
 
-@pytest.mark.parametrize(
-    "script", ["install", "uninstall", "install.sub", "../stage.sub", "../install"]
-)
+@pytest.mark.parametrize("script", ["../systems.sub", "../stage.sub", "../install"])
 def test_no_function_has_the_name_of_an_alias(script: str) -> None:
     text = (TOP / SCRIPTS / script).read_text()
     functions = set(re.findall(r"^(\w+)\(\)", text, re.MULTILINE))
@@ -846,7 +1005,7 @@ def test_it_outlives_a_minor_upgrade_of_python(
     system.must("install")
     for minor in newer:
         switch(system, interpreters[minor])
-        # At boot the agent can not write here: it must do without compiled code.
+        # At boot the agent cannot write here: it must do without compiled code.
         works(system, read_only=True)
         assert compiled_for(system) == {f"cpython-3{oldest}"}
     system.must("install")

@@ -7,6 +7,7 @@ stand-in of this project's own, under dash. Neither BSD is here.
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import os
 import re
@@ -169,27 +170,6 @@ def test_the_service_has_the_paths_that_were_chosen(
     assert command.startswith(f"#!{python} -I\n")
 
 
-def test_openbsd_gets_what_its_own_install_lays_out(
-    release: Path, tmp_path: Path
-) -> None:
-    laid, root = tmp_path / "laid", tmp_path / "root"
-    python = "/usr/local/bin/python3"
-    must(install(release, SYSTEM="openbsd", DESTDIR=laid, PYTHON=python))
-    (root / "usr/local/bin").mkdir(parents=True)
-    (root / "usr/local/bin/python3").symlink_to(PYTHON)
-    (root / "usr/sbin").mkdir()
-    for program in ("groupinfo", "userinfo", "makewhatis"):
-        (root / "usr/sbin" / program).symlink_to(shutil.which("true") or "/bin/true")
-    done = ran("sh", release / "packaging/openbsd/install", env={"DESTDIR": str(root)})
-    assert done.returncode == 0, done.stderr
-    theirs = files(root)
-    for name in (python, "/usr/local/libexec/scw_signal/installed"):
-        del theirs[name]
-    for name in [name for name in theirs if name.startswith("/usr/sbin/")]:
-        del theirs[name]
-    assert contents(files(laid)) == contents(theirs)
-
-
 def contents(named: Mapping[str, Path]) -> dict[str, tuple[int, bytes]]:
     return {
         name: (path.stat().st_mode, path.read_bytes()) for name, path in named.items()
@@ -260,12 +240,18 @@ def test_make_install_and_make_uninstall_are_symmetrical(
 def test_a_newer_release_leaves_nothing_of_the_older(
     release: Path, tmp_path: Path
 ) -> None:
-    must(install(release, SYSTEM="systemd", DESTDIR=tmp_path))
-    before = contents(files(tmp_path))
-    former = tmp_path / "usr/local/libexec/scw_signal/scw_signal/former.py"
-    former.write_text("")
-    must(install(release, SYSTEM="systemd", DESTDIR=tmp_path))
-    assert contents(files(tmp_path)) == before
+    older, root = tmp_path / "older", tmp_path / "root"
+    shutil.copytree(release, older)
+    for former in ("scw_signal/former.py", "packaging/man/scw-former.8"):
+        (older / former).write_text("")
+    (older / "vendor/former").mkdir()
+    must(install(release, SYSTEM="systemd", DESTDIR=root))
+    before = contents(files(root))
+    must(install(older, SYSTEM="systemd", DESTDIR=root))
+    assert [path for path in files(root) if "former" in path]
+    must(install(release, SYSTEM="systemd", DESTDIR=root))
+    assert contents(files(root)) == before
+    assert not list(root.rglob("*former*"))
 
 
 def test_everybody_may_read_it_whatever_the_umask(
@@ -295,11 +281,11 @@ def test_without_destdir_it_can_be_run_at_once_and_says_what_is_left_to_do(
     release: Path, tmp_path: Path
 ) -> None:
     # On FreeBSD all of it is below PREFIX, and so none of it on this machine.
-    out = must(install(release, SYSTEM="freebsd", PREFIX=tmp_path))
+    out = must(install(release, SYSTEM="freebsd", PREFIX=tmp_path, LIVE="no"))
     assert out.splitlines()[-3:] == [
-        "To have scw-signal started at every boot, as root:",
-        "    pw useradd _scwsignal -d /nonexistent -s /usr/sbin/nologin",
+        "scw-signal is installed. To have it started at every boot:",
         "    sysrc scw_signal_enable=YES",
+        "It runs as the user _scwsignal, which is still to be made.",
     ]
     compiled = list((tmp_path / "libexec").rglob("*.pyc"))
     assert compiled
@@ -319,31 +305,74 @@ def test_the_libraries_of_the_system_will_do_if_it_has_them(
 ) -> None:
     root = tmp_path / "root"
     out = must(install(release, SYSTEM="systemd", DESTDIR=root, LIBRARIES="system"))
-    assert out.startswith("a package of this depends on urllib3 >= 1.26.18 and ")
+    setup = configparser.ConfigParser()
+    setup.read(TOP / "setup.cfg")
+    requires = setup["options"]["install_requires"].split()
+    assert out.startswith(f"a package of this depends on {' and '.join(requires)}\n")
     assert not [path for path in files(root) if "urllib3" in path]
 
 
-def python_of(tmp_path: Path, options: str) -> Path:
-    """Return a Python with options of its own; with -S it has no libraries."""
+def python_with(tmp_path: Path, **libraries: str) -> Path:
+    """Return a Python that has these libraries, of these versions, and no others."""
+    site = tmp_path / "site"
+    for name, version in libraries.items():
+        (site / name).mkdir(parents=True)
+        (site / name / "__init__.py").write_text("")
+        (site / f"{name}-{version}.dist-info").mkdir()
     python = tmp_path / "python3"
-    python.write_text(f'#!/bin/sh\nexec {PYTHON} {options} "$@"\n')
+    asked = f"import runpy, sys; sys.path.insert(0, '{site}');"
+    asked += "runpy.run_path(sys.argv[1], run_name='__main__')"
+    python.write_text(
+        "#!/bin/sh\n"
+        f'case $3 in *libraries.py) exec {PYTHON} -S -c "{asked}" "$3" ;; esac\n'
+        f'exec {PYTHON} -S "$@"\n'
+    )
     python.chmod(0o755)
     return python
 
 
-def test_what_the_system_lacks_is_named(release: Path, tmp_path: Path) -> None:
-    python = python_of(tmp_path, "-S")
+GOOD = {"urllib3": "2.8.0", "tenacity": "9.2.1"}
+
+
+@pytest.mark.parametrize(
+    ("libraries", "fault"),
+    [
+        ({"urllib3": "2.8.0"}, "there is no tenacity, and tenacity >= 8.5, < 10"),
+        # As in Debian 12.
+        (
+            {"urllib3": "1.26.12", "tenacity": "8.2.1"},
+            (
+                "urllib3 is 1.26.12, and urllib3 >= 1.26.18, < 3 is needed;"
+                " tenacity is 8.2.1, and tenacity >= 8.5, < 10"
+            ),
+        ),
+        ({**GOOD, "urllib3": "3.0.0"}, "urllib3 is 3.0.0, and urllib3 >= 1.26.18, < 3"),
+        ({**GOOD, "tenacity": "10"}, "tenacity is 10, and tenacity >= 8.5, < 10"),
+    ],
+)
+def test_libraries_that_will_not_do_are_named_with_the_command_that_helps(
+    libraries: dict[str, str], fault: str, release: Path, tmp_path: Path
+) -> None:
+    python = python_with(tmp_path, **libraries)
     done = install(
         release, SYSTEM="freebsd", PREFIX=tmp_path / "p", LIBRARIES="system",
-        PYTHON=python,
+        PYTHON=python, LIVE="no",
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"install: {python} lacks urllib3 >= 1.26.18 tenacity >= 8.5: install the"
-        " system's packages of them, or install from a release, which has them"
-        " (make dist)\n"
+        f"install: {python}: {fault} is needed: make vendor install\n"
     )
     assert not (tmp_path / "p").exists()
+
+
+def test_libraries_that_will_do_are_taken(release: Path, tmp_path: Path) -> None:
+    python = python_with(tmp_path, **GOOD)
+    must(
+        install(
+            release, SYSTEM="freebsd", PREFIX=tmp_path / "p", LIBRARIES="system",
+            PYTHON=python, LIVE="no",
+        )
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -351,13 +380,15 @@ def test_what_the_system_lacks_is_named(release: Path, tmp_path: Path) -> None:
     [
         ({"SYSTEM": "plan9"}, "SYSTEM is one of openbsd, freebsd, netbsd, systemd,"),
         ({"PREFIX": "usr"}, "PREFIX must be an absolute path: usr"),
-        ({"PREFIX": "/a b"}, "PREFIX has characters that scripts can not bear: /a b"),
-        ({"PREFIX": "/a|b"}, "PREFIX has characters that scripts can not bear: /a|b"),
-        ({"PYTHON": "/bin/py thon"}, "PYTHON has characters that scripts can not"),
+        ({"PREFIX": "/a b"}, "PREFIX has characters that scripts cannot bear: /a b"),
+        ({"PREFIX": "/a|b"}, "PREFIX has characters that scripts cannot bear: /a|b"),
+        ({"PYTHON": "/bin/py thon"}, "PYTHON has characters that scripts cannot"),
         ({"PYTHON": "python3.99"}, "there is no python3.99 in PATH: say PYTHON=/path"),
         ({"PYTHON": FALSE}, f"{FALSE} does not run: say PYTHON=/path"),
         ({"PYTHON": sys.executable}, f"{sys.executable} is of a virtual environment"),
         ({"LIBRARIES": "some"}, "LIBRARIES is vendor or system; not some"),
+        ({"EMULATOR": "1"}, "EMULATOR is yes or no; not 1"),
+        ({"LIVE": "1"}, "LIVE is yes or no; not 1"),
     ],
 )
 def test_what_can_not_work_is_refused_in_one_line(
@@ -371,23 +402,12 @@ def test_what_can_not_work_is_refused_in_one_line(
     assert not root.exists()
 
 
-@pytest.mark.parametrize("words", [["-n"], ["operand"], ["-u", "operand"]])
+@pytest.mark.parametrize("words", [["-x"], ["operand"], ["-u", "operand"]])
 def test_the_command_line_is_checked(words: list[str], release: Path) -> None:
     done = install(release, *words, DESTDIR="/nonexistent")
-    assert (done.returncode, done.stderr) == (2, "usage: install [-u]\n")
-
-
-def test_what_openbsd_s_own_install_made_is_left_to_it(
-    release: Path, tmp_path: Path
-) -> None:
-    record = tmp_path / "usr/local/libexec/scw_signal/installed"
-    record.parent.mkdir(parents=True)
-    record.write_text("")
-    for words in ((), ("-u",)):
-        done = install(release, *words, SYSTEM="openbsd", DESTDIR=tmp_path)
-        assert done.returncode == 1
-        assert "is from openbsd/install: use that" in done.stderr
-    assert list(files(tmp_path)) == ["/usr/local/libexec/scw_signal/installed"]
+    me = "uninstall" if "-u" in words else "install"
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"usage: {me} [-nu]\n")
 
 
 def test_a_failure_half_way_leaves_what_was_there(
@@ -406,6 +426,158 @@ def test_a_failure_half_way_leaves_what_was_there(
     done = install(release, SYSTEM="systemd", DESTDIR=tmp_path / "root", PATH=path)
     assert (done.returncode, done.stderr) == (1, "cp: full\n")
     assert contents(files(tmp_path / "root")) == before
+
+
+@pytest.mark.parametrize("system", PLACES)
+def test_with_n_it_says_anywhere_what_it_would_do_and_does_nothing(
+    system: str, release: Path
+) -> None:
+    settings = {"SYSTEM": system, "PYTHON": "/nowhere/python3", "PREFIX": "/nowhere"}
+    done = ran("sh", release / "packaging/install", "-n", env=settings)
+    here = "systemd" if sys.platform == "linux" else sys.platform.rstrip("0123456789")
+    if system == here or (here == "systemd" and system == "openrc"):
+        assert done.stderr.startswith("install: would refuse: there is no /nowhere/")
+        assert done.returncode == 1
+    else:
+        assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert all(line.startswith("would ") for line in lines)
+    for command in COMMANDS:
+        assert f"would install /nowhere/bin/{command}" in lines
+    assert ("would make the user _scwsignal" in lines) == (system != "systemd")
+    assert not Path("/nowhere").exists()
+    assert not Path("/var/run/scw_signal.install").exists()
+
+
+@pytest.mark.parametrize("system", PLACES)
+def test_a_destdir_may_have_blanks(system: str, release: Path, tmp_path: Path) -> None:
+    root = tmp_path / "a root "
+    must(install(release, SYSTEM=system, DESTDIR=root))
+    assert PLACES[system][2] in files(root)
+    must(install(release, SYSTEM=system, DESTDIR=root))
+    must(install(release, "-u", SYSTEM=system, DESTDIR=root))
+    assert list(root.rglob("*")) == []
+    assert list(tmp_path.iterdir()) == [root]
+
+
+@pytest.mark.parametrize("asked", ["", "no", "yes"])
+def test_the_emulator_comes_along_when_it_is_asked_for(
+    asked: str, release: Path, tmp_path: Path
+) -> None:
+    must(install(release, SYSTEM="openrc", DESTDIR=tmp_path, EMULATOR=asked))
+    parts = [path for path in files(tmp_path) if "emulator" in path]
+    assert bool(parts) == (asked == "yes")
+
+
+def test_who_is_not_root_is_refused(release: Path, tmp_path: Path) -> None:
+    path = saying(tmp_path, "Linux")
+    (tmp_path / "stubs/id").write_text("#!/bin/sh\necho 1000\n")
+    (tmp_path / "stubs/id").chmod(0o755)
+    for words in ((), ("-u",)):
+        done = install(release, *words, SYSTEM="systemd", PATH=path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "only root can do this; with -n it shows" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+# What enabling leaves behind, where a package's root has it.
+LINKS = {
+    "systemd": "etc/systemd/system/multi-user.target.wants/scw-signal.service",
+    "openrc": "etc/runlevels/default/scw_signal",
+}
+
+
+@pytest.mark.parametrize("system", LINKS)
+def test_uninstall_leaves_no_link_to_the_service_dangling(
+    system: str, release: Path, tmp_path: Path
+) -> None:
+    must(install(release, SYSTEM=system, DESTDIR=tmp_path))
+    link = tmp_path / LINKS[system]
+    link.parent.mkdir(parents=True)
+    link.symlink_to(PLACES[system][2])
+    must(install(release, "-u", SYSTEM=system, DESTDIR=tmp_path))
+    assert not link.is_symlink()
+
+
+# By system: what its own programs are asked to do, with a user whose number is free.
+ASKED = {
+    "freebsd": [
+        "pw groupadd _scwsignal -g 998",
+        (
+            "pw useradd _scwsignal -u 998 -g _scwsignal -c scw-signal agent"
+            " -d /nonexistent -s /usr/sbin/nologin"
+        ),
+        "service scw_signal onestop",
+        "sysrc -x scw_signal_enable",
+        "pw userdel _scwsignal",
+        "pw groupdel _scwsignal",
+    ],
+    "netbsd": [
+        "groupadd -g 998 _scwsignal",
+        (
+            "useradd -u 998 -g _scwsignal -c scw-signal agent"
+            " -d /nonexistent -s /sbin/nologin _scwsignal"
+        ),
+        "service scw_signal onestop",
+        "userdel _scwsignal",
+        "groupdel _scwsignal",
+    ],
+    "openrc": [
+        "groupadd -g 998 _scwsignal",
+        (
+            "useradd -M -u 998 -g _scwsignal -c scw-signal agent"
+            " -d /nonexistent -s /sbin/nologin _scwsignal"
+        ),
+        "rc-service scw_signal stop",
+        "rc-update -a del scw_signal",
+        "userdel _scwsignal",
+        "groupdel _scwsignal",
+    ],
+    "systemd": [
+        "systemctl daemon-reload",
+        "systemctl disable --now scw-signal",
+        "systemctl daemon-reload",
+    ],
+}
+# It writes down what it is asked, and knows users and groups by their names.
+PROGRAM = """#!/bin/sh
+root={root}
+echo "${{0##*/}} $*" >>$root/asked
+case "${{0##*/}} $*" in
+*groupadd*) echo "_scwsignal:*:998:" >>$root/etc/group ;;
+*useradd*) echo "_scwsignal:*:998:998:" >>$root/etc/passwd ;;
+*userdel*) sed -i /_scwsignal/d $root/etc/passwd ;;
+*groupdel*) sed -i /_scwsignal/d $root/etc/group ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("system", ASKED)
+def test_the_system_s_programs_make_the_user_and_end_the_service(
+    system: str, release: Path, tmp_path: Path
+) -> None:
+    root = tmp_path
+    for directory in ("etc", "usr/sbin", "var/run", "var/db"):
+        (root / directory).mkdir(parents=True)
+    for name in {line.split()[0] for line in ASKED[system]}:
+        (root / "usr/sbin" / name).write_text(PROGRAM.format(root=root))
+        (root / "usr/sbin" / name).chmod(0o755)
+    (root / "etc/passwd").write_text("root:*:0:0:\nother:*:999:20:\n")
+    (root / "etc/group").write_text("wheel:*:0:\n")
+    (root / "python3").symlink_to(PYTHON)
+    before = sorted(root.rglob("*"))
+    env = {
+        "SYSTEM": system, "DESTDIR": str(root), "LIVE": "yes", "PYTHON": "/python3",
+    }  # fmt: skip
+    must(install(release, **env))
+    for state in ("var/run/scw_signal", "var/db/scw_signal"):
+        (root / state).mkdir()
+        (root / state / "left").write_text("by the agent\n")
+    must(install(release, "-u", **env))
+    assert (root / "asked").read_text().splitlines() == ASKED[system]
+    (root / "asked").unlink()
+    assert sorted(root.rglob("*")) == before
+    assert "_scwsignal" not in (root / "etc/passwd").read_text()
 
 
 # systemd.
@@ -451,7 +623,7 @@ def tried(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     done = ran(
         found("unshare"), "--mount", "--propagation=private",
         "sh", HERE / "container", directory, "sh", release / "packaging/install",
-        env={"SYSTEM": "systemd", "PYTHON": SYSTEM_PYTHON},
+        env={"SYSTEM": "systemd", "PYTHON": SYSTEM_PYTHON, "EMULATOR": "yes"},
     )  # fmt: skip
     console = directory / "console"
     if not (directory / "out").exists():
