@@ -18,9 +18,9 @@ SYSTEM =
 PREFIX =
 DESTDIR =
 LIBRARIES =
+EMULATOR =
 # For accept: see tests/openbsd/accept --help. Without --yes it asks.
 ACCEPT_FLAGS =
-EMULATOR =
 
 help:
 	@echo "make demo    watch a boot signal find its way"
