@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "tests/rc.d"
 SERVICE = ROOT / "rc.d/scw_signal"
+PORTED = ROOT / "packaging/openbsd/port/pkg/scw_signal.rc"
 NAME = "scw_signal"
 
 # Bounds a test that hangs; nothing here waits for it.
@@ -42,11 +43,12 @@ OK, FAILED = f"{NAME}(ok)\n", f"{NAME}(failed)\n"
 # What the fake agent does with its life.
 OBEYS = "read -r order <{root}/orders; eval $order"
 SUCCEEDS_AT_ONCE = ": >{state}"
-# The second time when what it wrote the first time has been removed.
+# Once more as soon as its state has been removed; in any case before it ends.
 WRITES_WHILE_DYING = (
-    "trap ': >{state}; while [ -e {state} ]; do :; done; : >{state}; exit 1' TERM; "
-    + OBEYS
+    "trap ': >{state}; n=0; while [ -e {state} ] && [ $((n += 1)) -lt 20000 ]; do :;"
+    " done; : >{state}; exit 1' TERM; " + OBEYS
 )
+WRITES_AND_IS_DEAF = "trap ': >{state}' TERM; while :; do " + OBEYS + "; done"
 IS_DEAF = "trap '' TERM; " + OBEYS
 
 pytestmark = pytest.mark.skipif(
@@ -429,9 +431,19 @@ def test_an_agent_that_writes_its_state_while_it_is_stopped_is_forgotten(
     scratch: Scratch, agent: FakeAgent
 ) -> None:
     agent.does(WRITES_WHILE_DYING)
-    scratch.set(timeout="2")  # after which rc.subr no longer waits for the check
+    scratch.set(timeout="3600")  # what rc.subr waits for the check at most
     agent.start()
-    assert scratch.rcctl("stop").status == 0
+    assert scratch.rcctl("stop") == (0, OK)
+    assert not scratch.state.exists()
+
+
+def test_an_agent_that_writes_its_state_until_it_is_killed_is_forgotten(
+    scratch: Scratch, agent: FakeAgent
+) -> None:
+    agent.does(WRITES_AND_IS_DEAF)
+    scratch.set(timeout="1")
+    agent.start()
+    assert scratch.rcctl("stop") == (0, f"{NAME}(killed)\n")
     assert not scratch.state.exists()
 
 
@@ -599,6 +611,29 @@ def test_whatever_python_runs_it_is_the_agent_and_nothing_else_is(
         check=True,
     ).stdout
     assert matched.splitlines() == lines[: len(RUN_BY_PYTHON)]
+
+
+def test_in_a_port_only_the_port_s_own_python_is_the_agent_s(
+    scratch: Scratch,
+) -> None:
+    python = "/usr/local/bin/python3.13"
+    text = PORTED.read_text().replace("${MODPY_BIN}", python)
+    ported = scratch.root / "scw_signal"
+    ported.write_text(text.replace("${TRUEPREFIX}", "/usr/local"))
+    scratch._install(ported)
+    scratch.set(flags='--url "http://[fd00:42::42]"')
+    pexp = scratch.print_from_service('print -r -- "${pexp}"').rstrip("\n")
+    words = f"{scratch.agent} --url http://[fd00:42::42]"
+    python = f"{scratch.root}{python}"
+    lines = [f"{python} {words}", f"python3.13 {words}", f"/bin/sh {words}", words]
+    matched = subprocess.run(
+        ["grep", "-xE", "-e", pexp],
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert matched == f"{lines[0]}\n"
 
 
 @contextmanager
@@ -794,6 +829,12 @@ def test_the_shell_finds_nothing_wrong_in_it(scratch: Scratch) -> None:
             [scratch.shell, "-n", script], capture_output=True, text=True, check=True
         )
         assert read.stdout + read.stderr == ""
+
+
+@pytest.mark.parametrize("script", [SERVICE, PORTED], ids=str)
+def test_no_line_is_longer_than_portcheck_allows(script: Path) -> None:
+    lines = script.read_text().expandtabs().splitlines()
+    assert [line for line in lines if len(line) > 80] == []
 
 
 def test_it_is_in_the_order_of_rc_subr_8() -> None:
