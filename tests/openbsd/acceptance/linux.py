@@ -74,6 +74,13 @@ class Linux:
             if any(f"{path}/".startswith(f"{place}/") for place in _PRIVATE):
                 raise RefusedError(f"cannot be run from {path}: copy it elsewhere")
 
+        code = f"import sys; sys.path[:0] = {self._path!r}; import tenacity, urllib3"
+        if run([sys.executable, "-I", "-c", code]).status != 0:
+            raise RefusedError(
+                f"{sys.executable} has no urllib3 and tenacity: make wheel, or say"
+                " PYTHON="
+            )
+
     def enclose(self) -> None:
         """Go on in namespaces; the process that was started waits for the end.
 

@@ -88,7 +88,7 @@ class OpenBSD:
                 "directory": shutil.rmtree,
             },
         )
-        self._made = False
+        self._made = self._hole = False
         self._hostname = os.uname().nodename
         self._before: dict[str, str] = {}
         self._told: set[str] = set()
@@ -179,8 +179,7 @@ class OpenBSD:
         for path in (RUN_DIRECTORY, DUTIES):
             _remove(path)
         self._forget_guest()
-        self._route(self._service_rdomain, "delete", f"-host {SERVICE[4]}", check=False)
-        run(["ifconfig", self._socket, "inet", "alias", f"{SERVICE[4]}/32"], check=True)
+        self._close_hole()
 
     def differences(self) -> list[str]:
         """Return how the machine differs from what it was before."""
@@ -244,6 +243,7 @@ class OpenBSD:
 
     def black_hole(self) -> None:
         """Lose every packet for the service's IPv4 address."""
+        self._hole = True
         run(["ifconfig", self._socket, "inet", SERVICE[4], "delete"], check=True)
         self._route(
             self._service_rdomain, "add", f"-host {SERVICE[4]} {GATEWAY[4]} -blackhole"
@@ -387,6 +387,13 @@ class OpenBSD:
             if time.monotonic() > end:
                 raise Failed(f"an address of {interface} stays tentative")
             time.sleep(0.1)
+
+    def _close_hole(self) -> None:
+        if not self._hole:
+            return
+        self._hole = False
+        self._route(self._service_rdomain, "delete", f"-host {SERVICE[4]}", check=False)
+        run(["ifconfig", self._socket, "inet", "alias", f"{SERVICE[4]}/32"], check=True)
 
     def _forget_guest(self) -> None:
         self._route(self.rdomain, "flush", "", check=False)
