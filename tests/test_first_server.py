@@ -414,6 +414,22 @@ def test_a_partition_of_somebody_is_never_formatted(server: Server) -> None:
         assert server.disk["label"] == label
 
 
+def test_a_file_system_that_is_in_use_already_is_not_formatted_again(
+    server: Server,
+) -> None:
+    # It is mounted, but fstab could not be written; somebody uses it until the boot.
+    server.stub("mv", 'case $2 in */fstab) exit 1 ;; esac; exec /bin/mv "$@"')
+    said = server.run("add-partition", "/home")
+    assert said == "add-partition: cannot write /etc/fstab; /home is mounted\n"
+    server.change(file_systems=server.disk["file_systems"] | {"h": "full"})
+    server.stub("mv", 'exec /bin/mv "$@"')
+    server.mount_all()
+    assert server.run("add-partition", "/home") == "/home is sd0h\n"
+    assert server.disk["file_systems"]["h"] == "full"
+    server.mount_all()
+    assert server.disk["mounted"]["/dev/sd0h"] == "/home"
+
+
 def test_a_file_system_that_cannot_be_made_does_not_get_into_fstab(
     server: Server,
 ) -> None:
