@@ -242,6 +242,21 @@ def test_the_layout_leaves_room_for_home_on_the_smallest_volume() -> None:
     assert rest * 512 > 1.5 * GIB, "sysupgrade(8) keeps the sets there"
 
 
+# What OpenBSD's ksh(1) has as aliases, in main.c, and mksh has not.
+ALIASES = {
+    "autoload", "functions", "hash", "history", "integer", "local", "login", "nohup",
+    "r", "stop",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "script", [path.name for path in IMAGE.iterdir() if path.is_file()]
+)
+def test_no_function_has_the_name_of_an_alias_of_ksh(script: str) -> None:
+    functions = re.findall(r"^(\w+)\(\) ", (IMAGE / script).read_text(), re.MULTILINE)
+    assert not ALIASES & set(functions)
+
+
 # The whole of it.
 
 
