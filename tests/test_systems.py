@@ -557,7 +557,8 @@ def test_the_system_s_programs_make_the_user_and_end_the_service(
     system: str, release: Path, tmp_path: Path
 ) -> None:
     root = tmp_path
-    for directory in ("etc", "usr/sbin", "var/run", "var/db"):
+    stored = "var/db" if system.endswith("bsd") else "var/lib"
+    for directory in ("etc", "usr/sbin", "var/run", stored):
         (root / directory).mkdir(parents=True)
     for name in {line.split()[0] for line in ASKED[system]}:
         (root / "usr/sbin" / name).write_text(PROGRAM.format(root=root))
@@ -570,7 +571,7 @@ def test_the_system_s_programs_make_the_user_and_end_the_service(
         "SYSTEM": system, "DESTDIR": str(root), "LIVE": "yes", "PYTHON": "/python3",
     }  # fmt: skip
     must(install(release, **env))
-    for state in ("var/run/scw_signal", "var/db/scw_signal"):
+    for state in ("var/run/scw_signal", f"{stored}/scw_signal"):
         (root / state).mkdir()
         (root / state / "left").write_text("by the agent\n")
     must(install(release, "-u", **env))
