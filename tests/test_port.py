@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import scw_signal
+from scw_signal import store
 
 TOP = Path(__file__).resolve().parent.parent
 PORT = TOP / "packaging/openbsd/port"
@@ -97,7 +98,8 @@ def listed_files() -> set[str]:
     return {
         line.removeprefix("@man ").removeprefix("@rcscript ")
         for line in packing_list()
-        if not line.endswith("/") and not line.startswith(("@new", "@comment"))
+        if not line.endswith("/")
+        and not line.startswith(("@new", "@comment", "@extra"))
     }
 
 
@@ -125,7 +127,11 @@ def test_the_directories_listed_are_those_that_are_ours(fake: Path) -> None:
         path.relative_to(fake).as_posix() for path in site.rglob("*") if path.is_dir()
     }
     # __pycache__ brings a slash of its own, and the line another.
-    listed = [line.rstrip("/") for line in packing_list() if line.endswith("/")]
+    listed = [
+        line.rstrip("/")
+        for line in packing_list()
+        if line.endswith("/") and not line.startswith("@extra ")
+    ]
     assert sorted(listed) == sorted(ours)
 
 
@@ -139,9 +145,9 @@ def test_the_account_is_the_one_that_install_makes() -> None:
     assert group == "@newgroup _scwsignal:NNN"
     name, _, _, login_class, comment, home, shell = user.split(":")
     assert name == "@newuser _scwsignal"
-    install = (PORT.parent / "install").read_text()
-    for words in (f"-L {login_class} ", f'-c "{comment}"', f"-d {home} -s {shell} "):
-        assert words in install
+    install = (TOP / "packaging/systems.sub").read_text()
+    assert f"comment='{comment}' home={home} shell={shell}\n" in install
+    assert f"-L {login_class} " in install
 
 
 def test_what_follows_from_the_tree_is_up_to_date(tmp_path: Path) -> None:
@@ -164,7 +170,11 @@ def test_the_service_script_is_the_projects_own_once_it_is_substituted() -> None
     # Ports replace the names they know, and leave the shell's own alone.
     for name, value in VARIABLES.items():
         text = text.replace(f"${{{name}}}", value)
-    assert text == (TOP / "rc.d/scw_signal").read_text()
+    own = (TOP / "rc.d/scw_signal").read_text()
+    # But a port knows its Python.
+    ported = re.sub(r'(?m)^#.*\n_python="\$\{MODPY_BIN\} "$', "", text)
+    assert ported != text
+    assert ported == re.sub(r"(?m)^# Some Python(.*\n)+?_python='.*'$", "", own)
 
 
 def test_the_port_is_of_this_version() -> None:
@@ -183,10 +193,40 @@ def test_the_port_needs_what_the_package_needs() -> None:
     assert ports == {requirement.split(">")[0] for requirement in requires}
 
 
+def test_the_tests_of_the_port_have_what_they_are_configured_for() -> None:
+    makefile = (PORT / "Makefile").read_text()
+    (depends,) = re.findall(r"^TEST_DEPENDS =((?:.*\\\n)*.*)$", makefile, re.MULTILINE)
+    # pyproject.toml has an option of the plugin, and is strict about unknown ones.
+    assert re.search("(?m)^timeout = ", (TOP / "pyproject.toml").read_text())
+    assert {"devel/py-hypothesis", "devel/py-test-timeout"} == {
+        *depends.replace("\\", "").split()
+    }
+
+
+def test_what_a_submitter_fills_in_is_said_in_one_place() -> None:
+    head, _, rest = (PORT / "Makefile").read_text().partition("\nCOMMENT =")
+    for name in ("HOMEPAGE", "MAINTAINER", "SITES", "distinfo", "NNN"):
+        assert name in head
+        assert name not in rest
+
+
+def test_the_diff_for_the_list_of_users_is_of_the_account_in_the_packing_list() -> None:
+    diff = (PORT / "user.list.diff").read_text()
+    (added,) = re.findall(r"(?m)^\+(?!\+)(.*)$", diff)
+    assert added.split() == ["NNN", "_scwsignal", "_scwsignal", "sysutils/scw-signal"]
+
+
+def test_what_the_agent_leaves_goes_with_the_package() -> None:
+    lines = packing_list()
+    for directory in (store.RUN_DIRECTORY, "/var/db/scw_signal"):
+        at = lines.index(f"@extraunexec rm -rf {directory}/*")
+        assert lines[at + 1] == f"@extra {directory}/"
+
+
 def test_its_texts_fit_a_terminal() -> None:
     makefile = (PORT / "Makefile").read_text()
     (comment,) = re.findall(r"^COMMENT =\t+(.*)$", makefile, re.MULTILINE)
     assert len(comment) <= 60
-    for name in ("DESCR", "README"):
-        lines = (PORT / "pkg" / name).read_text().splitlines()
+    for name in ("pkg/DESCR", "pkg/README", "pkg/scw_signal.rc", "Makefile"):
+        lines = (PORT / name).read_text().expandtabs().splitlines()
         assert [line for line in lines if len(line) > 80 or line != line.rstrip()] == []
