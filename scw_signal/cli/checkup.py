@@ -133,16 +133,19 @@ class Tools(NamedTuple):
     run: Callable[[Sequence[str]], tuple[int, str] | None]  # None: no such program
     directory: str
     dns_name: str
+    library_fault: str = ""
 
 
 def examine(tools: Tools) -> Iterator[Finding]:
     """Make every check, in the order in which a boot meets what it looks at."""
+    yield _install(tools.library_fault)
     yield _vendor(tools)
     routed, findings = _each(tools.endpoints, lambda each: _route(tools, each))
     yield from findings
     connected, findings = _each(routed, lambda each: _connection(tools, each))
     yield from findings
-    yield from _service(tools, connected)
+    if not tools.library_fault:
+        yield from _service(tools, connected)
     yield _dns(tools)
     yield _directory(tools.directory)
     yield _enabled(tools)
@@ -190,6 +193,9 @@ def _advice(system: System) -> dict[str, str]:
     """Return what to do, by the check that fails, the first of these first."""
     where = f", in {system.network}" if system.network else ""
     return {
+        "install": (
+            "The agent does not run with these libraries: install those that it needs."
+        ),
         "route": (
             "There is no route to the service: let an interface configure itself"
             f"{where}, and ask again."
@@ -221,6 +227,12 @@ def run(words: Sequence[str]) -> tuple[int, str] | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.returncode, done.stdout.decode(errors="replace")
+
+
+def _install(fault: str) -> Finding:
+    if fault:
+        return Finding("install", FAIL, fault)
+    return Finding("install", OK, "the libraries are there")
 
 
 def _vendor(tools: Tools) -> Finding:

@@ -8,7 +8,8 @@ HTTP/2 be switched on, is put off until somebody calls what urllib3 took from it
 tenth of a signal's instructions.
 
 Only a command may import this, and before anything else that needs urllib3: it
-owns its process.
+owns its process. It raises ScwSignalError if the libraries will not do: otherwise the
+agent would learn that after its first failed try.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import importlib
 import sys
 from types import ModuleType
 from typing import Any
+
+from scw_signal import libraries
+from scw_signal.errors import ScwSignalError
 
 _PUT_OFF = "importlib.metadata"
 
@@ -40,6 +44,9 @@ def _take_away(stand_in: ModuleType) -> None:
     if sys.modules.get(_PUT_OFF) is stand_in:
         del sys.modules[_PUT_OFF]
 
+
+if _fault := libraries.fault(sys.path):
+    raise ScwSignalError(_fault)
 
 sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
 _stand_in = _PutOff(_PUT_OFF)

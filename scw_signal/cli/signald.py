@@ -10,9 +10,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from scw_signal import agent, log, sandbox, wire
+from scw_signal import agent, libraries, log, sandbox, wire
 from scw_signal.cli import checkup, process
-from scw_signal.cli.lean import transport
 from scw_signal.cli.options import RUN_DIR, URL, Command, Option
 from scw_signal.clock import Clock
 from scw_signal.errors import ScwSignalError, Stopped, StoreError, UsageError
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     import pwd
     from collections.abc import Sequence
 
+    from scw_signal import transport
     from scw_signal.cli.options import Arguments
     from scw_signal.privileged import Parent
 
@@ -104,13 +104,12 @@ def _check(setup: _Setup) -> int:
     tools = checkup.Tools(
         system=checkup.this_system(),
         endpoints=setup.endpoints,
-        service=lambda endpoints: transport.Service(
-            endpoints, clock, resolve=resolver.addresses
-        ),
+        service=lambda endpoints: _service(endpoints, clock, resolver),
         resolver=resolver,
         run=checkup.run,
         directory=setup.directory,
         dns_name=setup.dns_name,
+        library_fault=libraries.fault(sys.path),
     )
     findings = []
     for finding in checkup.examine(tools):
@@ -128,8 +127,24 @@ def _check(setup: _Setup) -> int:
     return process.OK if good else process.FAILED
 
 
+def _service(
+    endpoints: Sequence[wire.Endpoint],
+    clock: Clock,
+    resolver: Resolver,
+    parent: Parent | None = None,
+) -> transport.Service:
+    """Return the service; asked from a reserved port if a parent opens one."""
+    from scw_signal.cli.lean import transport  # noqa: PLC0415 - the check may have none
+
+    connect = parent.reserved_socket if parent else transport.stream_socket
+    return transport.Service(endpoints, clock, connect, resolve=resolver.addresses)
+
+
 def _serve(setup: _Setup) -> int:
     """Do the work of a boot, or end of the signal that stops it."""
+    # Before the lock-down; raises ScwSignalError if the libraries will not do.
+    import scw_signal.cli.lean  # noqa: F401, PLC0415
+
     gc.enable()  # a boot without a network may take days
     sink = log.to_stderr if setup.debug else log.to_syslog
     if not setup.debug and os.isatty(2):
@@ -224,7 +239,7 @@ def _parts(
         clock=clock,
         network=network,
         await_dns=await_dns if setup.dns else None,
-        service=transport.Service(setup.endpoints, clock, resolve=resolver.addresses),
+        service=_service(setup.endpoints, clock, resolver),
         store=store,
         log=journal,
         patience=patience,
@@ -238,9 +253,7 @@ def _preparation(
 ) -> agent.Preparation:
     return agent.Preparation(
         root=parent,
-        service=transport.Service(
-            setup.endpoints, clock, parent.reserved_socket, resolve=resolver.addresses
-        ),
+        service=_service(setup.endpoints, clock, resolver, parent),
         hostname=setup.hostname,
         user_data=setup.user_data,
     )
