@@ -34,6 +34,7 @@ help:
 	@echo "make picture the picture of the demo in the README"
 	@echo "make dist    the release tarball"
 	@echo "make site    a set for OpenBSD's installer: RELEASE=8.0, PACKAGES="
+	@echo "make completion the generated files for the shells' completion"
 	@echo "make port    the generated files of the OpenBSD port"
 	@echo "make vendor  fetch urllib3 and tenacity, for make install to take along"
 	@echo "make install lay it out; SYSTEM=, PREFIX=, DESTDIR=: see packaging/install"
@@ -114,6 +115,10 @@ vendor:
 site: $(VENV)/.made
 	$(BIN)/python packaging/image/make-site "$(RELEASE)" $(PACKAGES)
 
+# The completions for ksh, bash, zsh and fish that follow from the tables of options.
+completion: $(VENV)/.made
+	$(BIN)/python packaging/completion/make-completion
+
 # Those files of the OpenBSD port that follow from this tree.
 port:
 	sh packaging/openbsd/make-port
@@ -134,4 +139,4 @@ clean:
 	    .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -exec rm -rf {} +
 
-.PHONY: help demo picture wheel test accept soak fuzz lint bench fleet dist vendor site port install uninstall clean
+.PHONY: help demo picture wheel test accept soak fuzz lint bench fleet dist vendor site completion port install uninstall clean

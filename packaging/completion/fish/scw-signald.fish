@@ -1,0 +1,16 @@
+# scw-signald completion for fish, made by make-completion: do not edit.
+complete -c scw-signald -f
+complete -c scw-signald -s d -l debug -d 'log to standard error, not to syslog'
+complete -c scw-signald -s v -l verbose -d 'log details, and every try'
+complete -c scw-signald -s n -l check -d 'say what is wrong; signal nothing'
+complete -c scw-signald -l json -d 'with -n: print JSON'
+complete -c scw-signald -l deadline -x -d 'how long to try to signal (0: forever)'
+complete -c scw-signald -l dns-name -x -d 'the name to ask DNS for (scaleway.com)'
+complete -c scw-signald -l dns-timeout -x -d 'how long to wait for DNS (15)'
+complete -c scw-signald -l no-dns -d 'do not wait for DNS'
+complete -c scw-signald -l set-hostname -d 'set the console\'s host name before the signal (root)'
+complete -c scw-signald -l run-user-data -d 'run the user data\'s script before the signal (root)'
+complete -c scw-signald -l run-dir -x -a '(__fish_complete_directories)' -d 'where the stored files are (/var/run/scw_signal)'
+complete -c scw-signald -l url -x -d 'the service; may be repeated (METADATA_IP with METADATA_PORT, else 169.254.42.42 and fd00:42::42)'
+complete -c scw-signald -s h -l help -d 'print this and exit'
+complete -c scw-signald -s V -l version -d 'print the version and exit'
