@@ -567,7 +567,9 @@ def _translated(operation: Callable[[], T]) -> Callable[[], T]:
 
 
 def _described(error: Exception) -> str:
-    return f"internal error, please report it: {type(error).__name__}: {error}"
+    from .log import bug  # noqa: PLC0415 - a command by hand loads no syslog
+
+    return bug(error)
 
 
 class _Watch:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import syslog
 from typing import TYPE_CHECKING
 
-from . import backoff
+from . import __version__, backoff
 from .terminal import printable
 
 if TYPE_CHECKING:
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
 
 LONGEST_LINE = 500  # characters
 MOST_TOLD = 16  # different failures that a Reporter tells apart
+
+
+def bug(error: Exception) -> str:
+    """Say what an error is that is none of ours, with all that a report needs."""
+    system = os.uname()
+    return (
+        f"internal error, please report this line: scw-signal {__version__},"
+        f" {system.sysname} {system.release},"
+        f" Python {'.'.join(map(str, sys.version_info[:3]))}:"
+        f" {type(error).__name__}: {error}"
+    )
 
 
 class Log:

@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, AbstractSet[str]] = {
     **dict.fromkeys(AGENT, ERRORS | PURE | CLOCK | EDGES | ROOT),
     **dict.fromkeys(CLI, ERRORS | PURE | CLOCK | EDGES | ROOT | AGENT | CLI),
     **dict.fromkeys(EMULATOR, EMULATOR),
+    "__main__": NOTHING,
 }
 
 # What can neither read a clock, nor draw at random, nor open anything.

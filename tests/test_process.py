@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,9 +65,24 @@ def test_a_bug_is_one_line_and_no_traceback(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr == (
-        "scw-metadata: internal error, please report it: ZeroDivisionError: by\\nzero\n"
+    assert re.fullmatch(
+        r"scw-metadata: internal error, please report this line: scw-signal \d[\w.]*,"
+        r" \w+ [^ ]+, Python 3\.[\d.]+: ZeroDivisionError: by\\nzero\n",
+        done.stderr,
     )
+
+
+def test_the_module_says_which_commands_there_are() -> None:
+    words = [sys.executable, "-m", "scw_signal"]
+    listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    for command in COMMANDS:
+        assert f"\n  {command} " in listed
+    assert max(map(len, listed.splitlines())) < 80
+    closed = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *words],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (closed.returncode, closed.stderr) == (1, "")
 
 
 @pytest.mark.parametrize(

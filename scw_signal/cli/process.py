@@ -67,9 +67,10 @@ def run(command: str) -> NoReturn:
         status = FAILED
         _complain(name, f"not installed whole: {error}")
     except Exception as error:  # noqa: BLE001 - a bug of ours; never a traceback
+        from scw_signal import log  # noqa: PLC0415 - only here, and only then
+
         status = FAILED
-        kind = type(error).__name__
-        _complain(name, f"internal error, please report it: {kind}: {error}")
+        _complain(name, log.bug(error))
     # Sparing the interpreter its taking apart: nothing of ours is buffered.
     os._exit(status)
 
