@@ -23,9 +23,11 @@ EMULATOR =
 ACCEPT_FLAGS =
 
 help:
+	@echo "make install lay it out; SYSTEM=, PREFIX=, DESTDIR=: see packaging/install"
 	@echo "make demo    watch a boot signal find its way"
 	@echo "make test    run every test (STRICT=1: a skip is a failure)"
 	@echo "make accept  try all of it on this machine, OpenBSD or Linux, as root"
+	@echo "make uninstall  take that away again"
 	@echo "make soak    the tests that draw at random or wait, for long"
 	@echo "make fuzz    what parses replies, FUZZ_SECONDS for each target"
 	@echo "make lint    ruff, mypy, shellcheck, mandoc"
@@ -37,8 +39,6 @@ help:
 	@echo "make completion the generated files for the shells' completion"
 	@echo "make port    the generated files of the OpenBSD port"
 	@echo "make vendor  fetch urllib3 and tenacity, for make install to take along"
-	@echo "make install lay it out; SYSTEM=, PREFIX=, DESTDIR=: see packaging/install"
-	@echo "make uninstall  take that away again"
 	@echo "make clean   remove what these made"
 
 # The tests run against the wheel, installed as a user would have it.

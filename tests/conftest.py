@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 import offline
+import packages
 from fakes import FakeClock
 
 if TYPE_CHECKING:
@@ -91,6 +92,17 @@ def commands() -> Path:
     if not (directory / "scw-signald").exists():
         pytest.skip("scw-signal is not installed beside this Python: run make test")
     return directory
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end of a run which packages would have it skip less."""
+    names = packages.listed(packages.LIST.read_text())
+    skipped = len(terminalreporter.getreports("skipped"))
+    line = packages.advice(
+        skipped, names, packages.installed(names) if skipped else None
+    )
+    if line:
+        terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(wrapper=True)
