@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import re
 import shutil
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+import scw_signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -272,3 +275,33 @@ def without_network() -> list[str]:
     ):
         pytest.skip("no network namespaces here")
     return words
+
+
+def test_the_sdist_makes_the_same_wheel_and_has_no_tests(tmp_path: Path) -> None:
+    if importlib.util.find_spec("build") is None:
+        pytest.skip("build is not installed here")
+    tree = tmp_path / "tree"
+    skipped = shutil.ignore_patterns(".venv*", ".git", "build", "dist", "*.egg-info")
+    shutil.copytree(TOP, tree, ignore=skipped, symlinks=True)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path, tree],
+        check=True, capture_output=True, timeout=PATIENCE,
+    )  # fmt: skip
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"CHANGELOG.md", "LICENSE", "packaging/bin/scw-metadata"} <= names
+    assert not [name for name in names if name.startswith("tests")]
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive_:
+        inside = set(archive_.namelist())
+    data = f"scw_signal-{scw_signal.__version__}.data"
+    manuals = (TOP / "packaging/man").glob("*.[18]")
+    wanted = {
+        f"{data}/data/share/man/man{page.suffix[1:]}/{page.name}" for page in manuals
+    }
+    assert wanted <= inside, "pipx looks for manuals in share/man"
+    modules = {
+        path.relative_to(TOP).as_posix() for path in TOP.glob("scw_signal/**/*.py")
+    }
+    assert modules <= inside

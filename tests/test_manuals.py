@@ -483,5 +483,5 @@ def test_a_manual_fits_a_terminal(mandoc: Format, page: str) -> None:
 @pytest.mark.usefixtures("commands")
 @every_manual
 def test_the_wheel_puts_a_manual_where_man_looks(page: str) -> None:
-    installed = Path(sys.prefix) / "man" / f"man{page[-1]}" / page
+    installed = Path(sys.prefix) / "share/man" / f"man{page[-1]}" / page
     assert installed.read_bytes() == (DIRECTORY / page).read_bytes()

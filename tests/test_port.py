@@ -66,15 +66,19 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")
     for part in ("scw_signal", "packaging"):
         shutil.copytree(TOP / part, source / part)
-    for file in ("LICENSE", "README.md", "pyproject.toml", "setup.cfg"):
+    for file in ("LICENSE", "README.md", "pyproject.toml", "setup.cfg", "MANIFEST.in"):
         shutil.copy(TOP / file, source)
     root = tmp_path_factory.mktemp("root")
     python(source, "-m", "build", "--wheel", "--no-isolation")
     (wheel,) = (source / "dist").iterdir()
     python(source, "-m", "installer", "--destdir", root, "--prefix", PREFIX, wheel)
 
-    # bsd.port.mk itself installs these two, from pkg/.
+    # The port's post-install.
     prefix = root / PREFIX[1:]
+    assert "mv ${PREFIX}/share/man ${PREFIX}/man" in (PORT / "Makefile").read_text()
+    (prefix / "share/man").rename(prefix / "man")
+
+    # bsd.port.mk itself installs these two, from pkg/.
     (prefix / "share/doc/pkg-readmes").mkdir(parents=True)
     (prefix / "share/doc/pkg-readmes/scw-signal").touch()
     (root / "etc/rc.d").mkdir(parents=True)
