@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
+import json
 import os
 import shlex
 import shutil
@@ -15,6 +17,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +34,7 @@ TOP = Path(__file__).resolve().parent.parent
 BUILD_IMAGE = TOP / "packaging/image/build-image"
 RELEASE = answers.Release(8, 0)
 SERVER = "10.0.2.2:8377"
+PLACE = "usr/local/share/scw_signal"
 BLOB = b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(range(32))
 KEY = f"ssh-ed25519 {base64.b64encode(BLOB).decode()} puffy@example.org"
 SYSTEM = answers.System(
@@ -438,7 +442,20 @@ def signed(image: Path) -> Path:
 
 def test_a_signature_is_checked_where_the_key_is(signed: Path) -> None:
     said = medium.verify(medium.plan(signed, RELEASE, None))
-    assert said == "signature and checksum of install80.img: good"
+    key = signed.with_name("openbsd-80-base.pub")
+    assert said == (
+        f"signature and checksum of install80.img: good, by {key}, which lay beside it:"
+        " compare its second line with the one on https://www.openbsd.org/80.html"
+    )
+
+
+def test_a_key_from_elsewhere_needs_no_second_look(signed: Path) -> None:
+    key = signed.with_name("openbsd-80-base.pub")
+    elsewhere = signed.parent / "etc" / key.name
+    elsewhere.parent.mkdir()
+    key.rename(elsewhere)
+    said = medium.verify(medium.plan(signed, RELEASE, elsewhere))
+    assert said.endswith(f"good, by {elsewhere}")
 
 
 def test_a_signed_list_without_its_key_is_a_list(signed: Path) -> None:
@@ -521,6 +538,23 @@ def free_port() -> int:
         return port
 
 
+def site_set(path: Path) -> None:
+    """Make a site set, as far as build-image looks into one."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name in ("install.site", f"{PLACE}/packages/python-3.13.5.tgz"):
+            member = tarfile.TarInfo(name)
+            member.size = 5
+            archive.addfile(member, io.BytesIO(b"bytes"))
+
+
+def options_in(path: Path) -> str:
+    """Return what a site set tells install.site and the first boot."""
+    with tarfile.open(path) as archive:
+        file = archive.extractfile(f"{PLACE}/image")
+        assert file is not None
+        return file.read().decode()
+
+
 @pytest.fixture
 def bench(image: Path) -> Bench:
     need("qemu-img", "qemu-utils")
@@ -531,13 +565,14 @@ def bench(image: Path) -> Bench:
     installer = TOP / "tests/installer.py"
     qemu.write_text(f'#!/bin/sh\nexec {sys.executable} {installer} "$@"\n')
     qemu.chmod(0o755)
-    (here / "site80.tgz").write_bytes(b"the site set")
+    site_set(here / "site80.tgz")
     (here / "k.pub").write_text(KEY)
     for name in ("CODE.fd", "VARS.fd"):
         (here / name).write_bytes(b"firmware")
     port = free_port()
     words = (
-        f"--ssh-key k.pub --site site80.tgz --firmware CODE.fd VARS.fd --port {port}"
+        "--ssh-key k.pub --site site80.tgz --firmware CODE.fd VARS.fd --no-try"
+        f" --port {port}"
     )
     return Bench(
         here,
@@ -551,7 +586,9 @@ def test_an_image_is_built_and_what_to_do_with_it_is_said(bench: Bench) -> None:
     before = bench.left()
     status, out, err = bench.run("--console", "console", "--bucket", "puffy")
     assert (status, err) == (0, "")
-    assert bench.left() - before == {"new.qcow2", "console"}
+    assert bench.left() - before == {
+        *("new.qcow2", "new.qcow2.SHA256", "new.qcow2.txt", "console")
+    }
     info = subprocess.run(
         ["qemu-img", "info", "new.qcow2"],
         cwd=bench.directory,
@@ -624,6 +661,109 @@ def test_a_machine_that_hangs_is_ended(tmp_path: Path) -> None:
     assert Bench(tmp_path, {}, [], 0).machines() == []
 
 
+def test_beside_an_image_are_its_checksum_and_what_it_is_made_of(bench: Bench) -> None:
+    assert bench.run("--console-keys")[0] == 0
+    subprocess.run(
+        ["cksum", "-a", "sha256", "--check", "new.qcow2.SHA256"],
+        cwd=bench.directory,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    text = (bench.directory / "new.qcow2.txt").read_text()
+    rows = dict(line.split(":", 1) for line in text.splitlines())
+    assert {name: value.strip() for name, value in rows.items()}.items() >= {
+        "OpenBSD": "8.0 amd64, from install80.img",
+        "sets": "-game* -x*",
+        "host name": "openbsd",
+        "SSH keys": "the one given and those of the cloud's console",
+        "packages": "python-3.13.5",
+        "tried": "no",
+    }.items()
+    assert rows["scw-signal"].strip().startswith("1.")
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "key"),
+    [
+        ("--ssh-key k.pub", "python\n", KEY),
+        ("--ssh-key k.pub --console-keys", "console-keys\npython\n", KEY),
+        ("", "console-keys\npython\n", "none"),
+        ("--packages-at-boot", "console-keys\n", "none"),
+        ("--ssh-key k.pub --packages-at-boot", "", KEY),
+    ],
+)
+def test_the_site_set_tells_the_guest_of_keys_and_packages(
+    bench: Bench, words: str, options: str, key: str
+) -> None:
+    kept = bench.words[: bench.words.index("--ssh-key")]
+    kept += bench.words[bench.words.index("--site") :]
+    bench.words[:] = [*kept, *words.split()]
+    _, out, err = bench.run("--dry-run")
+    assert err == ""
+    lines = [line for line in out.splitlines() if commands.QEMU not in line]
+    subprocess.run(
+        ["sh", "-c", "\n".join(lines[:-1])],
+        env=bench.environment,
+        stdout=subprocess.DEVNULL,
+        timeout=PATIENCE,
+        check=True,
+    )
+    served = bench.directory / "new.qcow2.work/served"
+    assert options_in(served / "site/site80.tgz") == options
+    assert (
+        f"Public ssh key for root account = {key}\n"
+        in (served / "install.conf").read_text()
+    )
+
+
+def test_the_site_set_is_otherwise_what_it_was(tmp_path: Path) -> None:
+    site_set(tmp_path / "old.tgz")
+    machine.extend(tmp_path / "old.tgz", tmp_path / "new.tgz", b"console-keys\n")
+    with tarfile.open(tmp_path / "new.tgz") as archive:
+        names = archive.getnames()
+    assert names == [
+        "install.site", f"{PLACE}/packages/python-3.13.5.tgz", f"{PLACE}/image"
+    ]  # fmt: skip
+    assert options_in(tmp_path / "new.tgz") == "console-keys\n"
+
+
+def test_an_image_that_nobody_could_log_in_to_is_refused(bench: Bench) -> None:
+    at = bench.words.index("--ssh-key")
+    del bench.words[at : at + 2]
+    status, out, err = bench.run("--no-console-keys")
+    assert (status, out) == (1, "")
+    assert err == (
+        "build-image: nobody could log in: --ssh-key FILE, or --console-keys\n"
+    )
+
+
+def test_what_is_no_site_set_is_said(bench: Bench) -> None:
+    (bench.directory / "site80.tgz").write_bytes(b"no set")
+    before = bench.left()
+    status, _, err = bench.run()
+    assert (status, err.count("\n")) == (1, 1)
+    assert "no site set, or not whole: " in err
+    assert bench.left() == before
+
+
+def test_the_packages_that_the_guest_has_added_are_noticed() -> None:
+    dialogue = Console(STEPS, 0.0)
+    assert told_slowly(dialogue, b"python-3.13.5p0: ok\r\nnot a package: ok\r\n") == [
+        Stage("package python-3.13.5p0")
+    ]
+
+
+def test_json_tells_of_the_image_at_the_end(bench: Bench) -> None:
+    status, out, err = bench.run("--json")
+    assert (status, err) == (0, "")
+    *stages, last = map(json.loads, out.splitlines())
+    assert all(set(line) == {"stage", "seconds"} for line in stages)
+    image = bench.directory / "new.qcow2"
+    assert last["image"] == str(image)
+    assert last["sha256"] == hashlib.sha256(image.read_bytes()).hexdigest()
+    assert any("root-volume=sbs:" in line for line in last["commands"])
+
+
 def test_a_dry_run_prints_what_a_shell_can_run_and_touches_nothing(
     bench: Bench,
 ) -> None:
@@ -652,7 +792,7 @@ def test_a_dry_run_prints_what_a_shell_can_run_and_touches_nothing(
     assert (served / "install.conf").read_text() == answers.response_file(
         system, server
     )
-    assert (served / "site/site80.tgz").read_bytes() == b"the site set"
+    assert options_in(served / "site/site80.tgz") == "python\n"
     assert (bench.directory / "new.qcow2").stat().st_size > 0
 
 
@@ -669,6 +809,10 @@ def test_a_dry_run_prints_what_a_shell_can_run_and_touches_nothing(
         (["--key", "nowhere"], "no such key: nowhere"),
         (["--firmware", "CODE.fd", "no"], "no such firmware: no"),
         (["--output", "/nonexistent/new"], "can not be written: /nonexistent/new"),
+        (["--output", "new.img"], "'new.img' does not end in .qcow2"),
+        (["--overwrite", "S-42"], "--overwrite is for an --output that is a volume"),
+        (["--output", "/dev/null"], "can not be written: /dev/null"),
+        (["--disk-size", "1001"], "--disk-size 1001: a number from 4 to 1000"),
         (["--zone", "-o"], "expected one argument"),
         (["--zone=$(id)"], "no name of a zone: '$(id)'"),
         (["--port", "x"], "invalid int value"),
@@ -792,7 +936,7 @@ def test_the_real_qemu_takes_the_command_line_and_the_dialogue_follows_it(
     steps = console.installation(SERVER, "site80.tgz")
     stages: list[str] = []
     with pytest.raises(
-        BuildError, match="firmware found nothing to boot on the medium"
+        BuildError, match="firmware: the firmware found nothing to boot"
     ):
         machine.converse(words, steps, stages.append, None)
     assert stages == ["firmware"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -31,13 +32,13 @@ SCAN = """\
 import socket, sys
 port = int(sys.argv[sys.argv.index("-p") + 1])
 try:
-    with socket.create_connection(("127.0.0.1", port)) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
         key = connection.recv(100).decode()
         print(f"[127.0.0.1]:{port} ssh-ed25519 {key.replace(' ', '')}")
 except OSError:
     sys.exit(1)
 """
-SHORT = trial.Limits(signal=5, prompt=5, keys=5, off=5)
+SHORT = trial.Limits(signal=8, prompt=5, keys=3, off=3)
 
 
 def need(program: str, package: str) -> None:
@@ -115,7 +116,7 @@ def test_a_good_image_passes_and_not_a_byte_of_it_changes(
     [
         (
             "never",
-            r"try\d-\w+: boot: no signal was acknowledged within 5 s of power-on",
+            r"try\d-\w+: boot: no signal was acknowledged within 8 s of power-on",
         ),
         ("panic", r"boot: the kernel panicked: uvm_fault\(0xffffffff82a3"),
         ("no-loader", "boot: the firmware found nothing to boot"),
@@ -124,8 +125,8 @@ def test_a_good_image_passes_and_not_a_byte_of_it_changes(
         ("guest-reset", "boot: the server rebooted by itself"),
         ("guest-shutdown", "boot: the server powered itself off"),
         ("wrong-name", r"login prompt: the host name is old, not try\d-"),
-        ("no-sshd", r"host keys: sshd\(8\) showed no host key within 5 s"),
-        ("stays-on", "power-off: it did not power off within 5 s of its button"),
+        ("no-sshd", r"host keys: sshd\(8\) showed no host key within 3 s"),
+        ("stays-on", "power-off: it did not power off within 3 s of its button"),
         ("no-home", "nothing was mounted on /home"),
         ("small-home", r"/home leaves 0\.5 GB of the disk unused"),
         ("no-gpt", "the disk has no GPT"),
@@ -167,7 +168,7 @@ def run(bench: Bench, *words: str | Path, fault: str = "") -> tuple[int, str, st
 def test_try_of_an_image_says_how_long_the_signal_took(bench: Bench) -> None:
     status, out, err = run(bench, "--try", bench.image)
     assert (status, err) == (0, "")
-    assert out.count("signalled 0 s after power-on") == 2
+    assert len(re.findall(r"signalled \d+ s after power-on", out)) == 2
 
 
 def test_a_failure_shows_the_end_of_the_console(bench: Bench) -> None:
@@ -343,7 +344,7 @@ def test_an_error_has_the_last_lines_of_the_console_with_nothing_raw() -> None:
     for number in range(100):
         list(course.receive(f"line {number}\r\n\r\n".encode(), 101))
     with pytest.raises(trial.TrialError) as error:
-        list(course.receive(b"\x1b]0;title\x07panic: \x9b31m\xff\n", 102))
+        list(course.receive(b"\x1b]0;title\x07\npanic: \x9b31m\xff\n", 102))
     assert len(error.value.console) == trial.SHOWN
     assert all(line.isprintable() for line in error.value.console)
 

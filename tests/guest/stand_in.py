@@ -46,7 +46,7 @@ def ask(request: str) -> bytes:
         reply = b""
         while data := ours.recv(65536):
             reply += data
-        process.wait()
+    process.wait()
     return reply
 
 
@@ -110,9 +110,11 @@ def serve(name: str, key: str) -> None:
     first = "old" if FAULT in {"late-name", "wrong-name"} else name
     say(banner.format(first))
     with socket.create_server(("127.0.0.1", PORT)) as sshd:
+        ends: list[int | socket.socket] = [0, CONTROL]
+        ends += [] if FAULT == "no-sshd" else [sshd]
         while True:
-            for ready in select.select([0, CONTROL, sshd], [], [])[0]:
-                if ready is sshd and FAULT != "no-sshd":
+            for ready in select.select(ends, [], [])[0]:
+                if ready is sshd:
                     connection, _ = sshd.accept()
                     with connection:
                         connection.sendall(key.encode())

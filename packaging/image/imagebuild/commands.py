@@ -293,8 +293,7 @@ def shell(action: Action) -> str:
         case Verify(check):
             return _shell_of_check(check)
         case Write(path, text):
-            words = ["printf", "%s\\n", *text.splitlines()]
-            return f"{shlex.join(words)} >{shlex.quote(str(path))}"
+            return f"{_printed(text)} >{shlex.quote(str(path))}"
         case Copy(source, target):
             return shlex.join(["cp", "--", str(source), str(target)])
         case Site(source, target, options):
@@ -309,12 +308,16 @@ def shell(action: Action) -> str:
             return f"{shlex.join(serve)} & {shlex.join(words)}; kill $!"
 
 
+def _printed(text: str) -> str:
+    """Return the command that prints whole lines, of which there may be none."""
+    return shlex.join(["printf", "%s\\n", *text.splitlines()]) if text else ":"
+
+
 def _shell_of_site(source: Path, target: Path, options: str) -> str:
     tree, plain = target.with_name("tree"), target.with_suffix(".tar")
-    words = shlex.join(["printf", "%s\\n", *options.splitlines()])
     parent = shlex.quote(str(tree / Path(OPTIONS).parent))
     return (
-        f"mkdir -p {parent} && {words} >{shlex.quote(str(tree / OPTIONS))}"
+        f"mkdir -p {parent} && {_printed(options)} >{shlex.quote(str(tree / OPTIONS))}"
         f" && gzip -dc {shlex.quote(str(source))} >{shlex.quote(str(plain))}"
         f" && {shlex.join(['tar', '-rf', str(plain), '-C', str(tree), OPTIONS])}"
         f" && gzip -c {shlex.quote(str(plain))} >{shlex.quote(str(target))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import select
@@ -184,8 +185,9 @@ class _Guest:
         while self.boot.part is not trial.Part.DONE:
             try:
                 self._step(going)
-            except BuildError as error:
-                raise with_complaint(error, self._complaints) from None
+            except trial.TrialError as error:
+                text = str(with_complaint(error, self._complaints))
+                raise trial.TrialError(text, error.console) from None
             if self.boot.part is trial.Part.KEYS:
                 keys = _host_keys(self._ssh)
                 if keys:
@@ -242,8 +244,9 @@ class _Guest:
         """Return why the machine has ended, as QEMU names it, or nothing."""
         self._process.wait(PATIENCE)
         self._control.settimeout(PATIENCE)
-        while data := self._control.recv(READ):
-            self._said += data
+        with contextlib.suppress(ConnectionResetError):
+            while data := self._control.recv(READ):
+                self._said += data
         for line in self._said.splitlines():
             event = json.loads(line)
             if event.get("event") == "SHUTDOWN":
@@ -271,13 +274,17 @@ def _host_keys(port: int) -> frozenset[str]:
         str(port),
         "127.0.0.1",
     ]
-    done = subprocess.run(  # noqa: S603 # no shell
-        words,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 # no shell
+            words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=2 * SCAN_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return frozenset()
     lines = [line.split() for line in done.stdout.splitlines()]
     return frozenset(
         " ".join(words[1:]) for words in lines if len(words) == 3 and words[0][0] != "#"

@@ -277,7 +277,7 @@ class Boot:
         rest = printable(self._pending.decode("ascii", "replace").strip())
         return TrialError(
             f"{self._wanted}: {self.part.value}: {what}",
-            [*self._console, *([rest] if rest else [])],
+            [*self._console, *([rest] if rest else [])][-SHOWN:],
         )
 
 
