@@ -133,7 +133,8 @@ def fill(root: Path) -> None:
     add_python(root)
     for package in ("scw_signal", "urllib3", "tenacity"):
         spec = importlib.util.find_spec(package)
-        assert spec is not None and spec.origin is not None
+        assert spec is not None
+        assert spec.origin is not None
         place = Path(spec.origin).parent
         shutil.copytree(
             place, root / "packages" / package, ignore=lambda *_: ["emulator"]
@@ -235,7 +236,8 @@ def unified(work: Path, initramfs: Path) -> None:
     options = work / "options"
     options.write_text("console=ttyS0 quiet tsc=unstable nokaslr mitigations=off")
     rows = re.findall(
-        r"^ +\d+ \S+ +([0-9a-f]{8}) +([0-9a-f]{16})", output("objdump", "-h", str(STUB)),
+        r"^ +\d+ \S+ +([0-9a-f]{8}) +([0-9a-f]{16})",
+        output("objdump", "-h", str(STUB)),
         re.MULTILINE,
     )  # fmt: skip
     at = max(int(place, 16) + int(size, 16) for size, place in rows)

@@ -53,8 +53,8 @@ def label(
 ) -> bytes:
     """Return a disklabel; a part has its start, its sectors and its type."""
     data = bytearray(148 + 16 * 16)
-    struct.pack_into("<IHH16s16s6I", data, 0, 0x82564557, 4, 0, b"virtio", b"fictitious",
-                     512, 63, 255, 1, 16065, sectors & 0xFFFFFFFF)  # fmt: skip
+    struct.pack_into("<IHH16s", data, 0, 0x82564557, 4, 0, b"virtio")
+    struct.pack_into("<6I", data, 40, 512, 63, 255, 1, 16065, sectors & 0xFFFFFFFF)
     data[64:72] = uid
     struct.pack_into("<HHII", data, 76, 0, end >> 32, START, end & 0xFFFFFFFF)
     struct.pack_into("<HH", data, 112, sectors >> 32, 1)

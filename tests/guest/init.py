@@ -1,3 +1,4 @@
+# ruff: noqa: PTH123, PTH208, S108, SIM115 - nobody else is in the guest
 """The guest's only program: network, disk, agent, a login prompt, the power button.
 
 A word in sector 40 of the disk tells it what to be like. It stands in for an OpenBSD

@@ -40,7 +40,9 @@ def ask(request: str) -> bytes:
     command = RELAY.partition("-cmd:")[2].partition(",hostfwd")[0].replace(",,", ",")
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        process = subprocess.Popen(shlex.split(command), stdin=theirs, stdout=theirs)
+        process = subprocess.Popen(
+            shlex.split(command), stdin=theirs.fileno(), stdout=theirs.fileno()
+        )
         theirs.close()
         ours.sendall(request.encode())
         reply = b""

@@ -31,6 +31,7 @@ PACKAGES = {commands.QEMU: "qemu-system-x86", commands.QEMU_IMG: "qemu-utils"}
 FOR_TRIAL = {runner.SCAN: "openssh-client"}
 # Bytes that must be free: all sets, installed, and once more, compressed. A guess.
 SPACE = 4 * commands.GIGABYTE
+# The layout that leaves the rest of the volume to the first boot, for /home.
 LONGEST_FILE = 65536  # bytes of a key or of a layout
 DESCRIPTION = """\
 Install OpenBSD from installXX.img, unattended, in QEMU, onto a GPT disk that boots
@@ -208,7 +209,7 @@ def parser() -> argparse.ArgumentParser:
         "--layout",
         type=Path,
         metavar="FILE",
-        help="disklabel(8)'s, for option -T; default: one that leaves room for /home",
+        help="disklabel(8)'s, for option -T; default: one that leaves the rest to /home",
     )
     add(
         "--disk-size",

@@ -139,6 +139,7 @@ def in_the_cloud(image: Path, bucket: str, zone: str) -> list[str]:
     upload += ["--region", region, "--endpoint-url", endpoint]
     start = ["scw", "block", "snapshot", "import-from-object-storage"]
     start += [f"bucket={bucket}", f"key={image.name}", f"name={image.stem}"]
+    volume = 'image=none root-volume=sbs:"$snapshot"'
     return [
         shlex.join(upload),
         _assigned("snapshot", [*start, f"zone={zone}", "-o", "template={{ .ID }}"]),
@@ -153,8 +154,7 @@ def in_the_cloud(image: Path, bucket: str, zone: str) -> list[str]:
         ),
         f'scw instance server create image="$image" type=DEV1-S zone={zone}',
         "# or, for one server, without an image:",
-        f'scw instance server create image=none root-volume=sbs:"$snapshot"'
-        f" type=DEV1-S zone={zone}",
+        f"scw instance server create {volume} type=DEV1-S zone={zone}",
     ]
 
 
@@ -282,7 +282,7 @@ def to_volume(image: Path, volume: Path) -> list[str]:
     return [*words, str(image), str(volume)]
 
 
-def shell(action: Action) -> str:
+def shell(action: Action) -> str:  # noqa: PLR0911 # one for each
     """Return an action as a person would type it into sh(1).
 
     But for the dialogue on the console, which is for hands then.

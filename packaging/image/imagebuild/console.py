@@ -52,7 +52,9 @@ def failure(text: str, known: Failures) -> str:
 
 
 # As pkg_add(1) ends with each package.
-_PACKAGE = re.compile(rb"^([A-Za-z][A-Za-z0-9+._-]*-[0-9][A-Za-z0-9+._-]*): ok$", re.M)
+_PACKAGE = re.compile(
+    rb"^([A-Za-z][A-Za-z0-9+._-]*-[0-9][A-Za-z0-9+._-]*): ok$", re.MULTILINE
+)
 PACKAGE = "package "  # begins the stage of one that was added
 
 

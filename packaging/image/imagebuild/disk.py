@@ -6,6 +6,7 @@ asked. The offsets are those of <sys/gpt.h>, <sys/disklabel.h> and <ufs/ffs/fs.h
 
 from __future__ import annotations
 
+import string
 import struct
 import uuid
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 SECTOR = 512
 OPENBSD = uuid.UUID("824cc7a0-36a8-11e3-890a-952519ad3f61").bytes_le
+ENTRY = 128  # bytes at least
 MOST_ENTRIES = 1024
 LABEL_SIZE = 2 * SECTOR  # up to 52 partitions
 MAGIC = 0x82564557
@@ -85,7 +87,7 @@ def _openbsd(read: Read) -> int:
     """Return the first sector of the partition of OpenBSD."""
     header = read(SECTOR, SECTOR)
     where, count, size = struct.unpack_from("<QII", header, 72)
-    if header[:8] != b"EFI PART" or size < 128 or not 0 < count <= MOST_ENTRIES:
+    if header[:8] != b"EFI PART" or size < ENTRY or not 0 < count <= MOST_ENTRIES:
         raise BuildError("the disk has no GPT")
     entries = read(where * SECTOR, count * size)
     for at in range(0, count * size, size):
@@ -104,7 +106,7 @@ def _checksum(data: bytes) -> int:
 
 
 def _letter(number: int) -> str:
-    return chr(ord("a") + number) if number < 26 else chr(ord("A") + number - 26)
+    return string.ascii_letters[number]
 
 
 def _mounted_on(read: Read, start: int) -> str:

@@ -33,7 +33,7 @@ def check_name(output: Path) -> None:
     """Check the name of an image that is to be imported; raises BuildError."""
     if not output.name.endswith(SUFFIX) or output.name == SUFFIX:
         raise BuildError(
-            f"{printable(output.name)!r} does not end in {SUFFIX}, and the cloud imports"
+            f"{printable(output.name)!r} does not end in {SUFFIX}: the cloud imports"
             " nothing else"
         )
 

@@ -86,12 +86,15 @@ def extend(source: Path, target: Path, options: bytes) -> None:
     added.size, added.mode = len(options), 0o644
     added.uname, added.gname = "root", "wheel"
     try:
-        with tarfile.open(source, "r|gz") as old, gzip.open(target, "wb", 1) as file:
-            with tarfile.open(fileobj=file, mode="w|") as new:
-                for member in old:
-                    content = old.extractfile(member) if member.isreg() else None
-                    new.addfile(member, content)
-                new.addfile(added, io.BytesIO(options))
+        with (
+            tarfile.open(source, "r|gz") as old,
+            gzip.open(target, "wb", 1) as file,
+            tarfile.open(fileobj=file, mode="w|") as new,
+        ):
+            for member in old:
+                content = old.extractfile(member) if member.isreg() else None
+                new.addfile(member, content)
+            new.addfile(added, io.BytesIO(options))
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise BuildError(
             f"no site set, or not whole: {printable(str(source))}"

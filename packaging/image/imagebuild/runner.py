@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import re
 import select
 import shutil
 import socket
@@ -167,7 +168,7 @@ class _Guest:
         self._service.follow(self._heed)
         self._tell("qmp_capabilities")
 
-    def __enter__(self) -> _Guest:
+    def __enter__(self) -> _Guest:  # noqa: PYI034 # typing.Self is younger
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -285,10 +286,9 @@ def _host_keys(port: int) -> frozenset[str]:
         )
     except subprocess.TimeoutExpired:
         return frozenset()
-    lines = [line.split() for line in done.stdout.splitlines()]
-    return frozenset(
-        " ".join(words[1:]) for words in lines if len(words) == 3 and words[0][0] != "#"
-    )
+    # An address, a type and a key; what it says besides begins with a hash sign.
+    found = re.findall(r"^[^#\s]\S* (\S+ \S+)$", done.stdout, re.MULTILINE)
+    return frozenset(found)
 
 
 def _reader(server: trial.Server) -> Callable[[int, int], bytes]:
