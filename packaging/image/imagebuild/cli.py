@@ -209,7 +209,7 @@ def parser() -> argparse.ArgumentParser:
         "--layout",
         type=Path,
         metavar="FILE",
-        help="disklabel(8)'s, for option -T; default: one that leaves the rest to /home",
+        help="disklabel(8)'s, for option -T; default: one that leaves room for /home",
     )
     add(
         "--disk-size",
