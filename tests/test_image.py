@@ -597,7 +597,7 @@ def test_an_image_is_built_and_what_to_do_with_it_is_said(bench: Bench) -> None:
         check=True,
     )
     assert "file format: qcow2" in info.stdout
-    assert "10000000000 bytes" in info.stdout
+    assert "8000000000 bytes" in info.stdout
     stages = [line[8:] for line in out.split("\n\n")[0].splitlines()]
     order = [
         "firmware",
