@@ -9,6 +9,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -100,8 +101,12 @@ def _all_at_once(
 ) -> list[tuple[trial.Seen, trial.Seen]]:
     """Have each server boot twice; the first that fails ends the others."""
     going, end = socket.socketpair()
-    with going, concurrent.futures.ThreadPoolExecutor(len(servers)) as pool:
-        with end:  # closed, it makes `going` readable, which every server sees
+
+    def stop() -> None:
+        end.shutdown(socket.SHUT_RDWR)  # makes `going` readable, as every server sees
+
+    with going, end, _signals_held(stop):  # noqa: SIM117 # one after the other
+        with concurrent.futures.ThreadPoolExecutor(len(servers)) as pool:
             lives = [
                 pool.submit(_live, plan, server, number, show, going)
                 for number, server in enumerate(servers, 1)
@@ -109,11 +114,35 @@ def _all_at_once(
             concurrent.futures.wait(
                 lives, return_when=concurrent.futures.FIRST_EXCEPTION
             )
-        errors = [error for life in lives if (error := life.exception())]
-        for error in errors:
-            if not isinstance(error, _Over):
-                raise error
-        return [life.result() for life in lives]
+            stop()
+    for life in lives:
+        error = life.exception()
+        if error and not isinstance(error, _Over):
+            raise error
+    return [life.result() for life in lives]
+
+
+@contextlib.contextmanager
+def _signals_held(stop: Callable[[], None]) -> Iterator[None]:
+    """Let a signal stop the servers, and be KeyboardInterrupt when they have ended.
+
+    As an exception in the middle of starting a thread it would leave one behind.
+    """
+    caught: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        caught.append(number)
+        stop()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, note) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    if caught:
+        raise KeyboardInterrupt(caught[0])
 
 
 def _live(
