@@ -390,7 +390,8 @@ def source_only(root: Root) -> dict[str, tuple[int, bytes | str]]:
 def test_a_newer_release_replaces_what_the_older_one_had(
     root: Root, release: Path, own_release: Path
 ) -> None:
-    (own_release / "scw_signal/former.py").write_text("")
+    (own_release / "scw_signal/former").mkdir()
+    (own_release / "scw_signal/former/former.py").write_text("")
     (own_release / "packaging/man/scw-former.8").write_text("")
     (own_release / "packaging/bin/scw-former").write_text("#!python\n")
     (own_release / "rc.d/scw_signal").write_text("# as it was\n")

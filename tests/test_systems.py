@@ -525,7 +525,7 @@ ASKED = {
     "openrc": [
         "groupadd -g 998 _scwsignal",
         (
-            "useradd -M -u 998 -g _scwsignal -c scw-signal agent"
+            "useradd -r -M -u 998 -g _scwsignal -c scw-signal agent"
             " -d /nonexistent -s /sbin/nologin _scwsignal"
         ),
         "rc-service scw_signal stop",
