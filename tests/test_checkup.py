@@ -21,12 +21,13 @@ from scw_signal.cli.checkup import (
     WARN,
     Finding,
     Tools,
+    conclude,
     examine,
+    facts,
     this_system,
-    verdict,
 )
 from scw_signal.clock import Clock
-from scw_signal.errors import UnavailableError
+from scw_signal.errors import BrokenOffError, ScwSignalError, UnavailableError
 from scw_signal.resolver import Resolver
 from scw_signal.wire import Endpoint, Reply, document_request
 
@@ -49,7 +50,7 @@ DOCUMENT = b"""{"hostname": "puffy", "commercial_type": "DEV1-S",
 class FakeService:
     """A service that gives one reply, and checks what it is asked."""
 
-    def __init__(self, reply: Reply | None) -> None:
+    def __init__(self, reply: Reply | ScwSignalError) -> None:
         self.reply = reply
 
     def __call__(self, endpoints: Sequence[Endpoint]) -> Service:
@@ -59,8 +60,8 @@ class FakeService:
     def exchange(self, request: Request, budget: float) -> tuple[Reply, Endpoint]:
         assert request == document_request(), "a check may only look"
         assert budget == 3.0
-        if self.reply is None:
-            raise UnavailableError("the service answered 503")
+        if isinstance(self.reply, ScwSignalError):
+            raise self.reply
         return self.reply, self.endpoints[0]
 
 
@@ -79,7 +80,7 @@ def reply(date: float | None = None, body: bytes = DOCUMENT) -> Reply:
 def found(
     tmp_path: Path,
     endpoints: Sequence[Endpoint],
-    answer: Reply | None,
+    answer: Reply | ScwSignalError,
     run: Run = lambda _: None,
     system: System = OPENBSD,
 ) -> dict[str, Finding]:
@@ -92,6 +93,7 @@ def found(
         run=run,
         directory=str(tmp_path / "run"),
         dns_name="localhost",
+        root=str(tmp_path),
     )
     return {finding.check: finding for finding in examine(tools)}
 
@@ -101,8 +103,60 @@ def test_the_document_tells_what_the_server_is(
 ) -> None:
     findings = found(tmp_path, [listener], reply())
     assert findings["service"].text.endswith("puffy, DEV1-S, fr-par-1")
-    assert findings["state"] == Finding("state", OK, "state_detail is booted")
-    assert verdict(list(findings.values()), OPENBSD)[0]
+    assert findings["state"][:3] == ("state", OK, "state_detail is booted")
+    assert facts(list(findings.values())) == {
+        "url": listener.url, "zone": "fr-par-1", "state_detail": "booted",
+    }  # fmt: skip
+
+
+def concluded(findings: dict[str, Finding]) -> checkup.Conclusion:
+    return conclude(list(findings.values()), OPENBSD, "booted")
+
+
+def test_what_is_signalled_is_said_and_otherwise_what_would_happen(
+    tmp_path: Path, listener: Endpoint
+) -> None:
+    word, good, advice = concluded(found(tmp_path, [listener], reply()))
+    assert (word, good) == ("signalled", True)
+    assert advice.startswith("Signalled: the service has 'booted'. Look at: ")
+    body = DOCUMENT.replace(b"booted", b"booting kernel")
+    word, good, advice = concluded(found(tmp_path, [listener], reply(body=body)))
+    assert (word, good) == ("would-signal", True)
+    assert advice.startswith("The signal would go out. Look at: ")
+    fine = [Finding("state", OK, "", (("state_detail", "booted"),))]
+    assert conclude(fine, OPENBSD, "booted").advice == (
+        "Signalled: the service has 'booted'."
+    )
+
+
+def test_a_service_that_hangs_is_not_said_to_be_another_one(
+    tmp_path: Path, listener: Endpoint
+) -> None:
+    silence = BrokenOffError("127.0.0.1: no answer in time", overload=True)
+    word, good, advice = concluded(found(tmp_path, [listener], silence))
+    assert (word, good) == ("no-answer", False)
+    assert "does not answer in time" in advice
+    reset = BrokenOffError("127.0.0.1: Connection reset by peer")
+    assert concluded(found(tmp_path, [listener], reset)).word == "not-the-service"
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_service_that_is_not_installed_is_not_to_be_enabled(
+    tmp_path: Path, listener: Endpoint, name: str
+) -> None:
+    findings = found(tmp_path, [listener], reply(), lambda _: (1, ""), SYSTEMS[name])
+    text = "the service is not installed"
+    assert findings["enabled"] == Finding("enabled", WARN, text)
+
+
+@pytest.mark.parametrize("length", [1, 60, 66, 67, 200, 2000])
+def test_no_line_has_more_than_80_columns(length: int) -> None:
+    for text in ("x" * length, "word " * (length // 5 + 1), "http://x-" * length):
+        lines = Finding("service", FAIL, text).line().splitlines()
+        assert max(map(len, lines)) <= 80
+        assert all(line.startswith(" " * 14) for line in lines[1:])
+        words = "".join(lines).replace(" ", "")
+        assert words == f"FAILservice{text}".replace(" ", "")
 
 
 def test_no_date_to_compare_the_clock_with_is_said(
@@ -121,10 +175,11 @@ def test_a_clock_that_is_off_by_a_minute_is_told(
 
 
 def test_a_service_that_answers_503_fails(tmp_path: Path, listener: Endpoint) -> None:
-    findings = found(tmp_path, [listener], None)
+    busy = UnavailableError("the service answered 503", overload=True)
+    findings = found(tmp_path, [listener], busy)
     assert findings["service"] == Finding("service", FAIL, "the service answered 503")
-    good, advice = verdict(list(findings.values()), OPENBSD)
-    assert (good, "ask again" in advice) == (False, True)
+    word, good, advice = concluded(findings)
+    assert (word, good, "ask again" in advice) == ("not-the-service", False, True)
 
 
 def test_a_page_that_is_no_document_fails(tmp_path: Path, listener: Endpoint) -> None:
@@ -136,7 +191,8 @@ def test_a_closed_port_fails_and_nothing_is_asked(tmp_path: Path) -> None:
     findings = found(tmp_path, [Endpoint("127.0.0.1", 1)], reply())
     assert findings["connect"].verdict == FAIL
     assert "service" not in findings
-    assert "Nothing answers" in verdict(list(findings.values()), OPENBSD)[1]
+    assert "Nothing answers" in concluded(findings).advice
+    assert concluded(findings).word == "no-connection"
 
 
 def test_one_address_that_works_is_enough(tmp_path: Path, listener: Endpoint) -> None:
@@ -151,7 +207,8 @@ def test_an_address_without_a_route_fails(
     monkeypatch.setattr(checkup, "source_address", lambda _: None)
     findings = found(tmp_path, [Endpoint("169.254.42.42")], reply())
     assert findings["route"] == Finding("route", FAIL, "no route to 169.254.42.42")
-    assert "no route to the service" in verdict(list(findings.values()), OPENBSD)[1]
+    assert "no route to the service" in concluded(findings).advice
+    assert concluded(findings).word == "no-route"
 
 
 LINUX_ROUTE = "169.254.42.42 via 62.210.0.1 dev vio0 src 198.51.100.7 uid 0\n"
@@ -202,8 +259,8 @@ def test_each_system_tells_the_vendor(
     assert vendor((0, "Scaleway\n")) == Finding(
         "vendor", OK, f"{says} that it is Scaleway's"
     )
-    for answer, what in (((0, "QEMU\n"), "'QEMU'"), ((1, ""), "nothing")):
-        text = f"{says} {what}, not 'Scaleway'"
+    for answer, what in (((0, "QEMU\n"), "'QEMU'"), ((1, ""), "empty")):
+        text = f"not known to be a Scaleway server (its DMI vendor is {what})"
         assert vendor(answer) == Finding("vendor", WARN, text)
     assert vendor(None) == vendor((1, ""))
 
@@ -256,6 +313,9 @@ def test_each_system_tells_whether_the_service_is_enabled(
     tmp_path: Path, listener: Endpoint, name: str
 ) -> None:
     words, yes, no, how = ENABLED[name]
+    script = tmp_path / SYSTEMS[name].scripts[-1]
+    script.parent.mkdir(parents=True)
+    script.touch()
 
     def enabled(answer: tuple[int, str] | None) -> Finding:
         run = answering(words, answer)
@@ -296,7 +356,7 @@ def test_the_system_is_told_by_its_name_and_linux_by_what_starts_its_services(
 def test_the_advice_names_no_manual_of_another_system(name: str) -> None:
     system = SYSTEMS[name]
     for check in ("route", "connect"):
-        advice = verdict([Finding(check, FAIL, "")], system)[1]
+        advice = conclude([Finding(check, FAIL, "")], system, "booted").advice
         assert ("hostname.if(5)" in advice) == (name == "openbsd" and check == "route")
         assert ("pf(4)" in advice) == (name == "openbsd" and check == "connect")
 

@@ -349,6 +349,12 @@ def test_what_cached_does_is_said_in_the_same_words_everywhere(place: str) -> No
     assert said in " ".join(text.split()).replace("Use what is", "use what is")
 
 
+def test_every_verdict_of_the_check_is_told() -> None:
+    named = [word for word, _ in checkup._advice(checkup.SYSTEMS["openbsd"]).values()]
+    told = f"signalled, would-signal, {', '.join(named[:-1])} and {named[-1]};"
+    assert told in words(AGENT)
+
+
 def test_every_stage_of_the_promises_is_told() -> None:
     privileges = section(AGENT, "DESCRIPTION").partition(".Ss Privileges")[2]
     told = re.findall(r"^\.Dq ([a-z ]+?)(?: ,)?$", privileges, flags=re.MULTILINE)

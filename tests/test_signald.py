@@ -350,8 +350,9 @@ def test_check_tells_that_the_signal_would_go_out_and_sends_none(
     status, out, err = run("scw-signald", *words, "--dns-name", "localhost")
     lines = out.splitlines()
     assert (status, err) == (0, "")
-    assert {line.split()[0] for line in lines[:-1]} <= {"ok", "warn"}
+    assert {line[:4].strip() for line in lines[:-1]} <= {"ok", "warn", ""}
     assert "the signal would go out" in lines[-1].lower()
+    assert max(map(len, lines)) <= 80
     assert [r.method for r in service.requests if r.method != "GET"] == []
     assert not (tmp_path / "run").exists()
 
@@ -361,7 +362,8 @@ def test_check_tells_what_is_wrong_when_nothing_answers(tmp_path: Path) -> None:
     status, out, _ = run("scw-signald", *words)
     assert status == 1
     assert "FAIL connect" in out
-    assert "Nothing answers" in out.splitlines()[-1]
+    assert "\nNothing answers at the service's addresses" in out
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_check_in_json_says_the_same(service: Emulator, tmp_path: Path) -> None:
@@ -370,6 +372,19 @@ def test_check_in_json_says_the_same(service: Emulator, tmp_path: Path) -> None:
     answer = json.loads(out)
     assert (status, answer["would_signal"]) == (0, True)
     assert {"check", "verdict", "text"} == set(answer["findings"][0])
+    assert answer["verdict"] == "would-signal"
+    known = {name: answer[name] for name in ("state_detail", "zone", "url")}
+    assert known == {
+        "state_detail": "booting kernel", "zone": "fr-par-1", "url": service.url,
+    }  # fmt: skip
+
+
+def test_check_says_when_it_is_signalled(service: Emulator, tmp_path: Path) -> None:
+    words = ("--url", service.url, "--run-dir", str(tmp_path))
+    assert run("scw-signald", "-d", "--no-dns", *words).status == 0
+    status, out, _ = run("scw-signald", "-n", "--dns-name", "localhost", *words)
+    assert status == 0
+    assert out.splitlines()[-1].startswith("Signalled: the service has 'booted'.")
 
 
 def test_help_fits_a_screen() -> None:

@@ -11,6 +11,7 @@ import re
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from scw_signal import document, wire
 from scw_signal.cli import volume
-from scw_signal.errors import ScwSignalError
+from scw_signal.errors import BrokenOffError, ScwSignalError
 from scw_signal.network import source_address
 from scw_signal.terminal import printable
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 SECONDS = 3.0
 CLOCK_SECONDS = 60.0  # a clock that is further off than this is worth a word
 OK, WARN, FAIL = "ok", "warn", "FAIL"
+COLUMNS = 80
+_INDENT = 14  # columns before the text of a finding
+NO_ANSWER = "no-answer"
 
 VENDOR = "Scaleway"
 
@@ -45,6 +49,7 @@ class System(NamedTuple):
     interface: str  # in that, the word before the interface
     enabled: tuple[str, ...]  # succeeds if the service is enabled
     enable: str  # enables it
+    scripts: tuple[str, ...]  # one of them is there if the service is installed
     printing: str = ""  # a line that `enabled` prints then, if it always succeeds
     network: str = ""  # the manual of how an interface is configured
     firewall: str = "its firewall"
@@ -62,6 +67,7 @@ SYSTEMS = {
         interface="interface:",
         enabled=("rcctl", "get", "scw_signal", "status"),
         enable="rcctl enable scw_signal",
+        scripts=("etc/rc.d/scw_signal",),
         network="hostname.if(5)",
         firewall="pf(4)",
         power=("sysctl", "-n", "machdep.pwraction"),
@@ -72,6 +78,7 @@ SYSTEMS = {
         interface="interface:",
         enabled=("service", "scw_signal", "enabled"),
         enable="sysrc scw_signal_enable=YES",
+        scripts=("usr/local/etc/rc.d/scw_signal",),
         network="rc.conf(5)",
     ),
     "netbsd": System(
@@ -82,6 +89,7 @@ SYSTEMS = {
         enabled=("/etc/rc.d/scw_signal", "rcvar"),
         printing=r"\$?scw_signal=YES",
         enable="echo scw_signal=YES >>/etc/rc.conf",
+        scripts=("etc/rc.d/scw_signal",),
         network="ifconfig.if(5)",
     ),
     "openrc": System(
@@ -91,6 +99,7 @@ SYSTEMS = {
         enabled=("rc-update", "show", "default"),
         printing=r"\s*scw_signal \|.*",
         enable="rc-update add scw_signal default",
+        scripts=("etc/init.d/scw_signal",),
     ),
     "systemd": System(
         vendor=_DMI,
@@ -98,6 +107,10 @@ SYSTEMS = {
         interface="dev",
         enabled=("systemctl", "is-enabled", "--quiet", "scw-signal"),
         enable="systemctl enable scw-signal",
+        scripts=tuple(
+            f"{place}/systemd/system/scw-signal.service"
+            for place in ("etc", "usr/local/lib", "usr/lib", "lib")
+        ),
     ),
 }
 
@@ -121,6 +134,31 @@ class Finding(NamedTuple):
     check: str
     verdict: str
     text: str
+    facts: tuple[tuple[str, str], ...] = ()  # of the service, by their names
+    word: str = ""  # of a failure, where the name of the check does not tell
+
+    def line(self) -> str:
+        """Return it for people, in lines of COLUMNS at most."""
+        start = f"{self.verdict:<5}{self.check:<9}"
+        return _wrapped(start + self.text, " " * _INDENT)
+
+
+class Conclusion(NamedTuple):
+    """What all findings come to: a stable word, and advice for people."""
+
+    word: str
+    good: bool  # the signal would go out, or has
+    advice: str
+
+    def line(self) -> str:
+        """Return the advice in lines of COLUMNS at most."""
+        return _wrapped(self.advice, "")
+
+
+def _wrapped(text: str, indent: str) -> str:
+    return textwrap.fill(
+        text, COLUMNS, subsequent_indent=indent, break_on_hyphens=False
+    )
 
 
 class Tools(NamedTuple):
@@ -134,6 +172,7 @@ class Tools(NamedTuple):
     directory: str
     dns_name: str
     library_fault: str = ""
+    root: str = "/"
 
 
 def examine(tools: Tools) -> Iterator[Finding]:
@@ -154,16 +193,28 @@ def examine(tools: Tools) -> Iterator[Finding]:
         yield _volume(tools)
 
 
-def verdict(findings: Sequence[Finding], system: System) -> tuple[bool, str]:
-    """Tell whether the signal would go out, and what to do."""
-    failed = {finding.check for finding in findings if finding.verdict == FAIL}
-    for check, advice in _advice(system).items():
+def conclude(findings: Sequence[Finding], system: System, state: str) -> Conclusion:
+    """Tell whether `state` is signalled or would be, and what to do."""
+    failed = {each.word or each.check for each in findings if each.verdict == FAIL}
+    for check, (word, advice) in _advice(system).items():
         if check in failed:
-            return False, advice
+            return Conclusion(word, good=False, advice=advice)
     warned = [finding.check for finding in findings if finding.verdict == WARN]
-    if warned:
-        return True, f"The signal would go out; look at: {', '.join(warned)}."
-    return True, "All is well: the signal would go out."
+    look = f" Look at: {', '.join(warned)}." if warned else ""
+    if facts(findings).get("state_detail") == state:
+        text = f"Signalled: the service has {state!r}."
+        return Conclusion("signalled", good=True, advice=text + look)
+    text = (
+        "The signal would go out."
+        if warned
+        else "All is well: the signal would go out."
+    )
+    return Conclusion("would-signal", good=True, advice=text + look)
+
+
+def facts(findings: Sequence[Finding]) -> dict[str, str]:
+    """Return what is known of the service, by its names."""
+    return dict(fact for finding in findings for fact in finding.facts)
 
 
 def _each(
@@ -189,26 +240,35 @@ def _each(
     return passed, findings
 
 
-def _advice(system: System) -> dict[str, str]:
-    """Return what to do, by the check that fails, the first of these first."""
+def _advice(system: System) -> dict[str, tuple[str, str]]:
+    """Return a word and what to do, by what fails, the first of these first."""
     where = f", in {system.network}" if system.network else ""
+    libraries = (
+        "The agent does not run with these libraries: install those that it needs."
+    )
+    route = (
+        "There is no route to the service: let an interface configure itself"
+        f"{where}, and ask again."
+    )
+    connect = (
+        "Nothing answers at the service's addresses: is this a server on"
+        " Scaleway, does it have a public address, and does"
+        f" {system.firewall} let port 80 out?"
+    )
+    silent = (
+        "The service takes connections, but does not answer in time: ask again in"
+        " a minute. The agent would go on trying."
+    )
+    other = (
+        "Something answers there, but not as the metadata service does: ask"
+        " again in a minute. The agent would go on trying."
+    )
     return {
-        "install": (
-            "The agent does not run with these libraries: install those that it needs."
-        ),
-        "route": (
-            "There is no route to the service: let an interface configure itself"
-            f"{where}, and ask again."
-        ),
-        "connect": (
-            "Nothing answers at the service's addresses: is this a server on"
-            " Scaleway, does it have a public address, and does"
-            f" {system.firewall} let port 80 out?"
-        ),
-        "service": (
-            "Something answers there, but not as the metadata service does: ask"
-            " again in a minute. The agent would go on trying."
-        ),
+        "install": ("no-libraries", libraries),
+        "route": ("no-route", route),
+        "connect": ("no-connection", connect),
+        NO_ANSWER: (NO_ANSWER, silent),
+        "service": ("not-the-service", other),
     }
 
 
@@ -240,8 +300,9 @@ def _vendor(tools: Tools) -> Finding:
     vendor = answer[1].strip() if answer else ""
     if vendor == VENDOR:
         return Finding("vendor", OK, f"this machine says that it is {VENDOR}'s")
-    said = f"{printable(vendor, 60)!r}" if vendor else "nothing"
-    return Finding("vendor", WARN, f"this machine says {said}, not {VENDOR!r}")
+    said = f"{printable(vendor, 60)!r}" if vendor else "empty"
+    text = f"not known to be a {VENDOR} server (its DMI vendor is {said})"
+    return Finding("vendor", WARN, text)
 
 
 def _route(tools: Tools, endpoint: Endpoint) -> Finding:
@@ -307,14 +368,23 @@ def _service(tools: Tools, endpoints: Sequence[Endpoint]) -> Iterator[Finding]:
         reply, endpoint = service.exchange(wire.document_request(), SECONDS)
         tree = document.parse(wire.judge_document(reply))
     except ScwSignalError as error:
-        yield Finding("service", FAIL, str(error))
+        silent = isinstance(error, BrokenOffError) and error.overload
+        word = NO_ANSWER if silent else ""
+        yield Finding("service", FAIL, str(error), word=word)
         return
     place = tree.get("location")
     zone = tree.get("zone") or (place.get("zone_id") if isinstance(place, dict) else "")
     names = (tree.get("hostname"), tree.get("commercial_type"), zone)
     told = ", ".join(_shown(name) for name in names)
-    yield Finding("service", OK, f"{endpoint.url} knows this server: {told}")
-    yield Finding("state", OK, f"state_detail is {_shown(tree.get('state_detail'))}")
+    known = [
+        ("url", endpoint.url),
+        *([("zone", zone)] if isinstance(zone, str) else []),
+    ]
+    text = f"{endpoint.url} knows this server: {told}"
+    yield Finding("service", OK, text, tuple(known))
+    state = tree.get("state_detail")
+    known = [("state_detail", state)] if isinstance(state, str) else []
+    yield Finding("state", OK, f"state_detail is {_shown(state)}", tuple(known))
     yield _clock(reply)
 
 
@@ -353,6 +423,8 @@ def _directory(name: str) -> Finding:
 
 def _enabled(tools: Tools) -> Finding:
     system = tools.system
+    if not any(Path(tools.root, script).exists() for script in system.scripts):
+        return Finding("enabled", WARN, "the service is not installed")
     answer = tools.run(system.enabled)
     if answer is None:
         program = system.enabled[0]

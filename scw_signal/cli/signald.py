@@ -115,16 +115,30 @@ def _check(setup: _Setup) -> int:
     for finding in checkup.examine(tools):
         findings.append(finding)
         if not setup.json:
-            check, verdict, text = finding
-            process.write(f"{verdict:<5}{check:<9}{text}\n")
-    good, advice = checkup.verdict(findings, tools.system)
+            process.write(f"{finding.line()}\n")
+    conclusion = checkup.conclude(findings, tools.system, STATE)
     if setup.json:
-        listed = [finding._asdict() for finding in findings]
-        answer = {"would_signal": good, "advice": advice, "findings": listed}
-        process.write(json.dumps(answer, indent=2) + "\n")
+        process.write(json.dumps(_answer(findings, conclusion), indent=2) + "\n")
     else:
-        process.write(f"{advice}\n")
-    return process.OK if good else process.FAILED
+        process.write(f"{conclusion.line()}\n")
+    return process.OK if conclusion.good else process.FAILED
+
+
+def _answer(
+    findings: Sequence[checkup.Finding], conclusion: checkup.Conclusion
+) -> dict[str, object]:
+    """Return what -n found as --json prints it."""
+    known = checkup.facts(findings)
+    return {
+        "verdict": conclusion.word,
+        "would_signal": conclusion.good,
+        "advice": conclusion.advice,
+        **{name: known.get(name) for name in ("state_detail", "zone", "url")},
+        "findings": [
+            {"check": each.check, "verdict": each.verdict, "text": each.text}
+            for each in findings
+        ],
+    }
 
 
 def _service(
