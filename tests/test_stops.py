@@ -83,10 +83,7 @@ def others() -> Iterator[set[int]]:
         pytest.skip("only Linux gives orphans to a subreaper")
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    # A shell has what it runs in the background ignore Ctrl-C, and so its children.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield children()
-    signal.signal(signal.SIGINT, before)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 

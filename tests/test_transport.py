@@ -1058,9 +1058,9 @@ def test_a_flood_ends_with_the_time_if_not_before(
 def test_however_it_is_framed_no_more_is_received_than_a_reply_and_its_head(
     serve: Serve, prefix: bytes, unit: bytes
 ) -> None:
-    # Time stands still: it is not what ends this.
+    # Time stands still: it is not what ends this. Python 3.15 counts continuations.
     peer = serve(endlessly(prefix, unit))
-    with pytest.raises(BrokenOffError, match=r"^127\.0\.0\.1: the reply is too long$"):
+    with pytest.raises(BrokenOffError, match=r"is too long$|is not HTTP$"):
         ask(peer)
 
 
