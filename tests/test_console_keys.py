@@ -82,7 +82,7 @@ class Server:
         return [
             line.partition(" ")[2]
             for line in said.splitlines()
-            if line.startswith("authorizedkeyscommand")
+            if line.lower().startswith("authorizedkeyscommand")
         ]
 
     def left(self) -> set[str]:
