@@ -31,7 +31,7 @@ from installed import PATIENCE
 from installer import Facts, Installed, Installer, NoAnswerError, Responses
 
 TOP = Path(__file__).resolve().parent.parent
-BUILD_IMAGE = TOP / "packaging/image/build-image"
+IMAGE = TOP / "packaging/image"
 RELEASE = answers.Release(8, 0)
 SERVER = "10.0.2.2:8377"
 PLACE = "usr/local/share/scw_signal"
@@ -488,6 +488,14 @@ def test_a_key_without_signify_is_an_error_and_not_a_lesser_check(
 # All of it together, with a machine that is none.
 
 
+# As the script does, without the gigabytes that only a real build fills.
+BUILD = f"""import sys
+sys.path.insert(0, {str(IMAGE)!r})
+from imagebuild import cli
+cli.SPACE = 0
+sys.exit(cli.main())"""
+
+
 class Bench(NamedTuple):
     """A place to build an image in."""
 
@@ -498,7 +506,7 @@ class Bench(NamedTuple):
 
     def start(self, *more: str | Path, fault: str = "") -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, BUILD_IMAGE, *self.words, *more],
+            [sys.executable, "-c", BUILD, *self.words, *more],
             cwd=self.directory,
             env={**self.environment, "FAULT": fault},
             stdout=subprocess.PIPE,

@@ -377,8 +377,9 @@ def test_a_service_that_comes_up_after_the_guest_gets_one_request(
     lab.connect(4)
     boot.start("--no-dns")
     assert len(lab.wire.await_sent(3, LONG)) >= 3
-    # The back-off after the third try is 1 s at most, and 2 s after a fourth.
-    assert boot.acknowledged(boot.serve(4)) < 2 + PROMPT
+    # The second try came within 2 s and the third within 6, so the fourth comes within
+    # 8 s of that.
+    assert boot.acknowledged(boot.serve(4)) < 8 + PROMPT
     assert boot.signals() == {4: 1}
 
 

@@ -35,20 +35,25 @@ def test_an_empty_environment_is_enough(command: str) -> None:
     assert done.stdout == f"{command} {scw_signal.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["scw-signald", "scw-signal-state"])
-def test_a_library_that_is_missing_is_one_line(command: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [["scw-signald"], ["scw-signal-state", "booted"]])
+def test_a_library_that_is_missing_is_one_line(
+    words: list[str], tmp_path: Path
+) -> None:
     # As after an upgrade of Python that took the libraries' directory with it.
     package = Path(scw_signal.__file__).parent
     (tmp_path / "scw_signal").symlink_to(package)
     done = subprocess.run(
-        [sys.executable, "-S", BIN / command, "booted"],
+        [sys.executable, "-S", BIN / words[0], *words[1:]],
         env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"{command}: not installed whole: No module named 'urllib3'\n"
+    assert done.stderr == (
+        f"{words[0]}: there is no urllib3, and urllib3 >= 1.26.18, < 3 is needed;"
+        " there is no tenacity, and tenacity >= 8.5, < 10 is needed\n"
+    )
 
 
 def test_a_bug_is_one_line_and_no_traceback(tmp_path: Path) -> None:
