@@ -57,6 +57,7 @@ class Network:
         self._endpoints = endpoints
         self._clock = clock
         self._monitor = _open_monitor()
+        self._routed = True  # at the last look; before the first, nothing is missed
 
     def close(self) -> None:
         """Close the routing socket."""
@@ -65,7 +66,9 @@ class Network:
 
     def route(self) -> Endpoint | None:
         """Return the first address of the service that the kernel has a route to."""
-        return next(filter(_has_route, self._endpoints), None)
+        endpoint = next(filter(_has_route, self._endpoints), None)
+        self._routed = endpoint is not None
+        return endpoint
 
     def await_route(self, report: Callable[[float], float]) -> Endpoint:
         """Wait for a route, as long as it takes, and return where it leads.
@@ -93,8 +96,12 @@ class Network:
         all and now there is one: a try without a route sends nothing.
         """
         start = self._clock.monotonic()
+        # The last look was before the try: the route may have come just behind that.
+        routed = self._routed
         self._drain()
-        routed = self.route() is not None
+        if self.route() is not None and not routed:
+            return
+        routed = self._routed
         cut = False
         while True:
             waited = self._clock.monotonic() - start
@@ -102,7 +109,7 @@ class Network:
             if left <= 0:
                 return
             cut |= self._changed(left)
-            if not routed and self.route() is not None:
+            if self.route() is not None and not routed:
                 return
 
     def _changed(self, seconds: float) -> bool:

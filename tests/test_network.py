@@ -345,6 +345,20 @@ def test_the_first_route_ends_a_pause_at_once_even_before_the_floor(
     assert elapsed(clock, lambda: pausing.pause(10, 9)) == moment
 
 
+@pytest.mark.parametrize("lost", [True, False], ids=["lost in a pause", "never there"])
+def test_a_route_that_comes_between_a_try_and_its_pause_is_not_missed(
+    kernel: Kernel, clock: FakeClock, *, lost: bool
+) -> None:
+    pausing = Network([V4], clock)
+    if lost:
+        kernel.routes = {V4}
+        clock.at(3, lambda: kernel.remove(V4))
+    pausing.pause(10, 9)
+    kernel.add(V4)  # a try has just failed without it
+    assert elapsed(clock, lambda: pausing.pause(10, 9)) == 0
+    assert elapsed(clock, lambda: pausing.pause(10, 9)) == 10
+
+
 def test_the_first_route_ends_a_pause_at_the_next_look_without_a_routing_socket(
     kernel: Kernel, clock: FakeClock
 ) -> None:

@@ -137,7 +137,7 @@ class OpenBSD:
         for number in (self.rdomain, self._service_rdomain):
             if not 0 < number < 256:
                 raise RefusedError(f"an rdomain has a number from 1 to 255: {number}")
-            if _has_table(number) or _exists(f"lo{number}"):
+            if _has_routes(number) or _exists(f"lo{number}"):
                 raise RefusedError(
                     f"rdomain {number} is taken: choose others with --rdomains"
                 )
@@ -468,8 +468,10 @@ def _exists(interface: str) -> bool:
     return run(["ifconfig", interface]).status == 0
 
 
-def _has_table(number: int) -> bool:
-    return run(["route", "-T", str(number), "-n", "show"]).status == 0
+def _has_routes(number: int) -> bool:
+    """Tell whether a routing table is in use; once made, a table is there for good."""
+    shown = run(["route", "-T", str(number), "-n", "show"]).out
+    return re.search(r"^(default|[\da-f]+[.:])", shown, re.MULTILINE) is not None
 
 
 def _flag(version: int) -> str:
