@@ -178,7 +178,7 @@ class Parts(NamedTuple):
     network: Network
     await_dns: Callable[[], bool] | None  # tells whether it answered; None skips it
     service: Service
-    store: Store | None  # None where the run directory can not be written
+    store: Store | None  # None where the run directory cannot be written
     log: Log
     patience: Callable[[str, float], Patience]  # by stage and seconds
     narrow: Callable[[str], None]  # gives up what the rest can do without

@@ -115,7 +115,7 @@ def _scalar(node: Node) -> str | None:
 
 
 def _clean(value: str) -> str:
-    """Replace lone surrogates, which JSON can spell and UTF-8 can not."""
+    """Replace lone surrogates, which JSON can spell and UTF-8 cannot."""
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

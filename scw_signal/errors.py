@@ -58,7 +58,7 @@ class BrokenOffError(TryAgainError):
 
 
 class UnavailableError(TryAgainError):
-    """The service answered that it can not answer now: 404, 408, 425, 429, 5xx."""
+    """The service answered that it cannot answer now: 404, 408, 425, 429, 5xx."""
 
 
 class OtherStateError(TryAgainError):

@@ -41,7 +41,7 @@ class Log:
         self.verbose = verbose
 
     def error(self, message: str) -> None:
-        """Log why the work can not be done."""
+        """Log why the work cannot be done."""
         self._sink(syslog.LOG_ERR, printable(message, LONGEST_LINE))
 
     def warning(self, message: str) -> None:

@@ -48,7 +48,7 @@ _RTM_MISS = b"\x07"
 class Network:
     """The kernel's routes to the service, and word of their changes.
 
-    Opens its routing socket at once, for under pledge(2) it can not be opened
+    Opens its routing socket at once, for under pledge(2) it cannot be opened
     later; polling and reading it need only the promise stdio.
     """
 

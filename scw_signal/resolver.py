@@ -133,7 +133,7 @@ class Resolver:
         """Tell whether no question is under way any more.
 
         One that is may go on for minutes, asking nameservers as it likes: as
-        long as it does, the promise `dns` can not be given up.
+        long as it does, the promise `dns` cannot be given up.
         """
         self._collect()
         return not self._asked

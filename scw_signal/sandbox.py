@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 USER = "_scwsignal"
 
-# What the work can not do without, from each stage on, in their order: promises
+# What the work cannot do without, from each stage on, in their order: promises
 # only shrink. sendsyslog(2), which syslog(3) is made of, needs none. Sockets of
 # other families than IPv4 and IPv6, as the routing socket, are opened before.
 PROMISES = {

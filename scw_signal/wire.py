@@ -191,7 +191,7 @@ def valid_state(state: str) -> str:
         )
     if not state.isprintable():
         raise UsageError(
-            f"the state has characters that can not be printed: {printable(state)!r}"
+            f"the state has characters that cannot be printed: {printable(state)!r}"
         )
     return state
 

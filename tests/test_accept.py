@@ -546,13 +546,11 @@ class Machine:
                 if number in self.rdomains.values():
                     return 1, "busy"
                 self.interfaces.remove(name)
-                if number in self.routes:
-                    self.routes[number] = ""  # the table itself stays
+                self.routes.update({number: ""})  # the table itself stays
                 self.rdomains.pop(name, None)
             case ["route", "-T", number, "-n", "show"]:
-                if number not in self.routes:
-                    return 1, ""
-                return 0, f"Routing tables\n\nInternet:\n{self.routes[number]}\n"
+                shown = f"Routing tables\n\nInternet:\n{self.routes.get(number)}\n"
+                return (0, shown) if number in self.routes else (1, "")
             case ["id", *_]:
                 return int(not self.installed), ""
             case ["sh", script] if script.endswith("/uninstall"):

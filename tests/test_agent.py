@@ -593,7 +593,7 @@ def test_a_run_directory_that_is_full_is_a_warning_and_the_boot_goes_on(
     assert not [line for line in boot.lines if "stored" in line]
 
 
-def test_when_one_file_can_not_be_written_nobody_claims_that_all_are_stored(
+def test_when_one_file_cannot_be_written_nobody_claims_that_all_are_stored(
     boot: Boot,
 ) -> None:
     assert boot.store is not None

@@ -397,7 +397,7 @@ def test_a_signal_that_went_out_is_seen(tmp_path: Path, listener: Endpoint) -> N
     assert "went out" in found(tmp_path, [listener], reply())["run-dir"].text
 
 
-def test_what_the_service_says_can_not_reach_the_terminal_raw(
+def test_what_the_service_says_cannot_reach_the_terminal_raw(
     tmp_path: Path, listener: Endpoint
 ) -> None:
     body = b'{"hostname": "\\u001b[2J", "state_detail": "\\u202e"}'

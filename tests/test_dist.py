@@ -302,6 +302,9 @@ def test_the_sdist_makes_the_same_wheel_and_has_no_tests(tmp_path: Path) -> None
         f"{data}/data/share/man/man{page.suffix[1:]}/{page.name}" for page in manuals
     }
     assert wanted <= inside, "pipx looks for manuals in share/man"
+    completions = {name for name in inside if "/data/share/" in name} - wanted
+    assert f"{data}/data/share/zsh/site-functions/_scw-signal" in completions
+    assert len(completions) == len([*(TOP / "packaging/completion").glob("*/[_s]*")])
     modules = {
         path.relative_to(TOP).as_posix() for path in TOP.glob("scw_signal/**/*.py")
     }

@@ -1,6 +1,6 @@
 """build-image: the answers, the dialogue, the commands, and all of it together.
 
-OpenBSD's installer can not be had here: tests/installer.py stands in for it.
+OpenBSD's installer cannot be had here: tests/installer.py stands in for it.
 """
 
 from __future__ import annotations
@@ -816,10 +816,10 @@ def test_a_dry_run_prints_what_a_shell_can_run_and_touches_nothing(
         (["--disk-size", "1"], "--disk-size 1: a number from 4 to"),
         (["--key", "nowhere"], "no such key: nowhere"),
         (["--firmware", "CODE.fd", "no"], "no such firmware: no"),
-        (["--output", "/nonexistent/new"], "can not be written: /nonexistent/new"),
+        (["--output", "/nonexistent/new"], "cannot be written: /nonexistent/new"),
         (["--output", "new.img"], "'new.img' does not end in .qcow2"),
         (["--overwrite", "S-42"], "--overwrite is for an --output that is a volume"),
-        (["--output", "/dev/null"], "can not be written: /dev/null"),
+        (["--output", "/dev/null"], "cannot be written: /dev/null"),
         (["--disk-size", "1001"], "--disk-size 1001: a number from 4 to 1000"),
         (["--zone", "-o"], "expected one argument"),
         (["--zone=$(id)"], "no name of a zone: '$(id)'"),

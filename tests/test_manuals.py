@@ -70,7 +70,7 @@ SECTIONS = {
 # Manuals of OpenBSD that ours refer to. Few of them are on a machine that is none.
 OPENBSD = (
     "head.1", "hostname.1", "logger.1", "pkg_add.1", "ps.1", "sh.1",
-    "pledge.2", "unveil.2", "pf.4", "vio.4", "pf.conf.5", "dhcpleased.8", "slaacd.8",
+    "ksh.1", "pledge.2", "unveil.2", "pf.4", "vio.4", "pf.conf.5", "dhcpleased.8", "slaacd.8",
     "getaddrinfo.3", "syslog.3", "resolv.conf.5",
     "acpibtn.4", "route.4", "hostname.if.5", "sshd_config.5",
     "syslog.conf.5", "daily.8", "disklabel.8", "fsck.8", "growfs.8", "mount.8",

@@ -126,10 +126,12 @@ def test_every_file_that_is_there_is_listed(fake: Path) -> None:
 
 
 def test_the_directories_listed_are_those_that_are_ours(fake: Path) -> None:
-    site = fake / f"lib/python{VERSION}/site-packages"
-    ours = {
-        path.relative_to(fake).as_posix() for path in site.rglob("*") if path.is_dir()
+    # But for those that are there before any package comes.
+    theirs = r"bin|man.*|lib|lib/[^/]*|lib/.*/site-packages|share(/doc.*)?"
+    there = {
+        path.relative_to(fake).as_posix() for path in fake.rglob("*") if path.is_dir()
     }
+    ours = {name for name in there if not re.fullmatch(theirs, name)}
     # __pycache__ brings a slash of its own, and the line another.
     listed = [
         line.rstrip("/")

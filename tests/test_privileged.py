@@ -260,7 +260,7 @@ def test_what_makes_no_sense_is_not_run(
     assert not (half.directory / "db").exists()
 
 
-def test_what_can_not_be_noted_is_not_run(half: Half) -> None:
+def test_what_cannot_be_noted_is_not_run(half: Half) -> None:
     (half.directory / "db").write_text("in the way")
     with pytest.raises(DutyError, match=r"^not run: .*/db: Not a directory"):
         half.parent.run_user_data(ID, b"#!/bin/sh\necho ran\n")

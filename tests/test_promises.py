@@ -142,7 +142,7 @@ def test_metadata_that_is_not_ascii(live: Callable[..., Life], tmp_path: Path) -
     assert r"\u202ebooting" in life.log
 
 
-def test_a_directory_that_can_not_be_used(
+def test_a_directory_that_cannot_be_used(
     live: Callable[..., Life], tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()

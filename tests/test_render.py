@@ -18,7 +18,7 @@ from scw_signal import document, flat, render
 unhurried = settings(deadline=None)  # the machine may have other things to do
 SAMPLES = Path(__file__).parent / "samples"
 NAMES = st.from_regex(r"[A-Z_][A-Z0-9_]*", fullmatch=True)
-# What a shell can hold: no NUL, and nothing that UTF-8 can not spell.
+# What a shell can hold: no NUL, and nothing that UTF-8 cannot spell.
 VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 TRICKY = st.text("'\"\\$`();&|<>*?[]{}~!#=- \t\n\r\x01\x7f\x81\xffa")
 PAIRS = st.lists(
@@ -145,7 +145,7 @@ def test_the_text_form_means_the_same_to_the_standard_library(
     ]
 
 
-# What can not be told to a shell
+# What cannot be told to a shell
 
 
 @pytest.mark.parametrize("name", NO_NAMES)

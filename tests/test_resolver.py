@@ -136,7 +136,7 @@ def test_on_openbsd_no_data_is_no_answer(platform: str) -> None:
         FAILURE,
         socket.gaierror(socket.EAI_FAIL, "Non-recoverable failure"),
         socket.gaierror(socket.EAI_SYSTEM, "System error"),
-        OSError("the file /etc/resolv.conf can not be read"),
+        OSError("the file /etc/resolv.conf cannot be read"),
         UnicodeError("label too long"),
     ],
     ids=repr,
@@ -296,7 +296,7 @@ def test_what_the_look_up_raises_is_raised(make: Make, failure: Exception) -> No
     assert resolver.idle()
 
 
-def test_what_can_not_be_written_as_a_host_name_is_an_error_of_the_system(
+def test_what_cannot_be_written_as_a_host_name_is_an_error_of_the_system(
     make: Make,
 ) -> None:
     resolver, _ = make(UnicodeError("label too long"))

@@ -132,7 +132,7 @@ def test_verbose_prints_a_line_for_each_failed_try() -> None:
         assert err.count("the service answered 503") == 2
 
 
-def test_the_second_address_is_asked_when_the_first_can_not_be_reached(
+def test_the_second_address_is_asked_when_the_first_cannot_be_reached(
     service: Emulator,
 ) -> None:
     status, _, err = run(

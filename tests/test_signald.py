@@ -186,7 +186,7 @@ def test_a_deadline_that_passes_is_status_1(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_metadata_that_can_not_be_had_does_not_take_the_signal_back(
+def test_metadata_that_cannot_be_had_does_not_take_the_signal_back(
     service: Emulator, tmp_path: Path
 ) -> None:
     service.set_faults(["conf/403"])

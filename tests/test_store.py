@@ -301,7 +301,7 @@ def test_a_directory_that_is_exchanged_afterwards_is_not_written_to(
     assert contents(moved) == {"state": NEW}
 
 
-# Where it can not be written.
+# Where it cannot be written.
 
 
 @pytest.mark.parametrize(

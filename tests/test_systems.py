@@ -43,6 +43,12 @@ PAGES = [
     for path in (TOP / "packaging/man").iterdir()
     if path.name != "scw-seal.8"  # it comes with OpenBSD's site set
 ]
+COMPLETIONS = [
+    *(f"bash-completion/completions/{command}" for command in COMMANDS),
+    *(f"fish/vendor_completions.d/{command}.fish" for command in COMMANDS),
+    "scw_signal/scw-signal.ksh",
+    "zsh/site-functions/_scw-signal",
+]
 # By system: PREFIX, where the manuals go, the service's file and its mode.
 PLACES = {
     "openbsd": ("/usr/local", "man", "/etc/rc.d/scw_signal", 0o555),
@@ -146,6 +152,7 @@ def test_each_file_is_where_its_system_looks_for_it(
     assert outside == {
         **{f"{prefix}/bin/{command}": 0o755 for command in COMMANDS},
         **{f"{prefix}/{manuals}/{page}": 0o644 for page in PAGES},
+        **{f"{prefix}/share/{name}": 0o644 for name in COMPLETIONS},
         service: mode,
     }
 
@@ -391,7 +398,7 @@ def test_libraries_that_will_do_are_taken(release: Path, tmp_path: Path) -> None
         ({"LIVE": "1"}, "LIVE is yes or no; not 1"),
     ],
 )
-def test_what_can_not_work_is_refused_in_one_line(
+def test_what_cannot_work_is_refused_in_one_line(
     env: dict[str, str], complaint: str, release: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "root"

@@ -124,7 +124,7 @@ def listen(host: str = V4) -> socket.socket:
     try:
         return socket.create_server((host, 0), family=family)
     except OSError as error:
-        pytest.skip(f"can not listen on {host} here: {error.strerror}")
+        pytest.skip(f"cannot listen on {host} here: {error.strerror}")
 
 
 def endpoint(listener: socket.socket) -> Endpoint:
@@ -478,7 +478,7 @@ def test_each_address_that_is_asked_is_told_before(serve: Serve) -> None:
         pytest.param(OSError("strange"), id="without a number"),
     ],
 )
-def test_an_address_that_can_not_be_reached_leads_to_the_next(
+def test_an_address_that_cannot_be_reached_leads_to_the_next(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
     peer, lost = serve(ACKNOWLEDGED), refusing()

@@ -89,7 +89,7 @@ def test_a_state_reaches_the_service_as_it_was_written(state: str) -> None:
         pytest.param("a\u2028b", id="line separator"),
     ],
 )
-def test_a_state_that_can_not_be_shown_is_refused_and_still_named(state: str) -> None:
+def test_a_state_that_cannot_be_shown_is_refused_and_still_named(state: str) -> None:
     with pytest.raises(UsageError) as caught:
         wire.valid_state(state)
     assert str(caught.value).isprintable()

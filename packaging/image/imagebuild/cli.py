@@ -357,11 +357,11 @@ def check_volume(path: Path, gigabytes: int, overwrite: str) -> None:
 
 
 def output(named: Path | None, release: answers.Release) -> Path:
-    """Return where the image goes; raises BuildError if that can not be."""
+    """Return where the image goes; raises BuildError if that cannot be."""
     path = (named or TOP / f"dist/openbsd{release.digits}.qcow2").absolute()
     special = path.exists() and not path.is_file() and not path.is_block_device()
     if special or not path.parent.is_dir():
-        raise BuildError(f"can not be written: {printable(str(path))}")
+        raise BuildError(f"cannot be written: {printable(str(path))}")
     return path
 
 

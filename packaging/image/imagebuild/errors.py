@@ -2,4 +2,4 @@
 
 
 class BuildError(Exception):
-    """The image can not be built."""
+    """The image cannot be built."""

@@ -109,7 +109,7 @@ def serving(directory: Path, port: int) -> Iterator[int]:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
     except OSError as error:
         raise BuildError(
-            f"can not serve on port {port}: {error.strerror}; choose another: --port"
+            f"cannot serve on port {port}: {error.strerror}; choose another: --port"
         ) from error
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -145,7 +145,7 @@ def converse(
                 start_new_session=True,  # Ctrl-C is for us, who end it properly
             )
         except OSError as error:
-            raise BuildError(f"can not run {words[0]}: {error.strerror}") from error
+            raise BuildError(f"cannot run {words[0]}: {error.strerror}") from error
         with process:
             try:
                 _talk(process, Console(steps, time.monotonic()), show, record)
@@ -214,7 +214,7 @@ def run(words: Sequence[str]) -> str:
             words, capture_output=True, text=True, check=False
         )
     except OSError as error:
-        raise BuildError(f"can not run {words[0]}: {error.strerror}") from error
+        raise BuildError(f"cannot run {words[0]}: {error.strerror}") from error
     if done.returncode:
         said = done.stderr.strip().rpartition("\n")[2] or f"status {done.returncode}"
         raise BuildError(printable(said))

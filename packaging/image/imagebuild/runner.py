@@ -193,7 +193,7 @@ class _Guest:
                     start_new_session=True,  # Ctrl-C is for us, who end it properly
                 )
             except OSError as error:
-                raise BuildError(f"can not run {words[0]}: {error.strerror}") from error
+                raise BuildError(f"cannot run {words[0]}: {error.strerror}") from error
         self._service.follow(self._heed)
         self._tell("qmp_capabilities")
 

@@ -448,6 +448,9 @@ class OpenBSD:
             "host name": os.uname().nodename,
             "installation": ", ".join(path for path in OURS if os.path.lexists(path)),
             "manuals": ", ".join(map(str, Path("/usr/local/man").glob("man*/scw-*"))),
+            "completions": ", ".join(
+                map(str, Path("/usr/local/share").rglob("*scw-*"))
+            ),
             **files,
         }
 

@@ -35,6 +35,7 @@ def _laid() -> dict[str, bytes]:
     """Return what there is of an installation, but for what Python compiles."""
     files = [Path("/usr/local/bin", command) for command in COMMANDS]
     files += [Path(RC_SCRIPT), *Path("/usr/local/man").glob("man*/scw-*")]
+    files += Path("/usr/local/share").rglob("*scw-*")  # completions
     files += [path for path in Path(TREE).rglob("*") if path.suffix != ".pyc"]
     return {str(path): path.read_bytes() for path in files if path.is_file()}
 
