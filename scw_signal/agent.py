@@ -540,7 +540,7 @@ def _report(receipt: Receipt, stages: tuple[float, float, float]) -> dict[str, b
         ("DNS_SECONDS", dns),
         ("SIGNAL_SECONDS", signal_),
     )
-    return {store.STATE: render.text(pairs).encode()}
+    return {store.STATE_FILE: render.text(pairs).encode()}
 
 
 def _no_route(log: Log, waited: float) -> float:

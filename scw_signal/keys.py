@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TAG = "AUTHORIZED_KEY="
 # Characters, comment included; a key for RSA of 16384 bits has 2800.
-LONGEST_LINE = 8192
+LONGEST_KEY_LINE = 8192
 _BREAKS = frozenset("\n\r\0")
 # What a public key to log in with can be: sshd(8), AUTHORIZED_KEYS FILE FORMAT.
 KINDS = frozenset(
@@ -88,8 +88,8 @@ def _parse(node: Node) -> tuple[str, bytes, str]:
     if not isinstance(node, str):
         raise _RejectedError("there is no key where one was due")
     line = node.strip()
-    if len(line) > LONGEST_LINE:
-        raise _RejectedError(f"longer than {LONGEST_LINE} characters")
+    if len(line) > LONGEST_KEY_LINE:
+        raise _RejectedError(f"longer than {LONGEST_KEY_LINE} characters")
     if not _BREAKS.isdisjoint(line):
         raise _RejectedError("not a single line")
     kind, encoded, comment = (*line.split(maxsplit=2), "", "", "")[:3]

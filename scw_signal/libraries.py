@@ -40,7 +40,7 @@ def _fault(name: str, path: list[str]) -> str:
 def _directory(name: str, path: list[str]) -> str | None:
     """Return the directory from which the library would be imported."""
     for directory in path:
-        if os.path.exists(f"{directory}/{name}/__init__.py"):  # noqa: PTH110 - lean
+        if os.path.exists(f"{directory}/{name}/__init__.py"):  # noqa: PTH110 - pathlib is slow to load
             return directory
     return None
 
@@ -48,7 +48,7 @@ def _directory(name: str, path: list[str]) -> str | None:
 def _version(name: str, directory: str) -> str:
     """Return the version that is written in the name beside the library's own."""
     try:
-        names = os.listdir(directory)  # noqa: PTH208 - lean
+        names = os.listdir(directory)  # noqa: PTH208
     except OSError:
         return ""
     for entry in names:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .errors import ScwSignalError
 
-LONGEST_LINE = 500  # characters
-MOST_TOLD = 16  # different failures that a Reporter tells apart
+LONGEST_MESSAGE = 500  # characters
+MOST_FAILURES = 16  # different failures that a Reporter tells apart
 
 
 def bug(error: Exception) -> str:
@@ -42,20 +42,20 @@ class Log:
 
     def error(self, message: str) -> None:
         """Log why the work cannot be done."""
-        self._sink(syslog.LOG_ERR, printable(message, LONGEST_LINE))
+        self._sink(syslog.LOG_ERR, printable(message, LONGEST_MESSAGE))
 
     def warning(self, message: str) -> None:
         """Log what is wrong though the work goes on."""
-        self._sink(syslog.LOG_WARNING, printable(message, LONGEST_LINE))
+        self._sink(syslog.LOG_WARNING, printable(message, LONGEST_MESSAGE))
 
     def info(self, message: str) -> None:
         """Log that a stage has ended."""
-        self._sink(syslog.LOG_INFO, printable(message, LONGEST_LINE))
+        self._sink(syslog.LOG_INFO, printable(message, LONGEST_MESSAGE))
 
     def debug(self, message: str) -> None:
         """Log a detail, if the log is verbose."""
         if self.verbose:
-            self._sink(syslog.LOG_DEBUG, printable(message, LONGEST_LINE))
+            self._sink(syslog.LOG_DEBUG, printable(message, LONGEST_MESSAGE))
 
 
 def to_syslog(identity: str) -> Callable[[int, str], None]:
@@ -111,7 +111,7 @@ class Reporter:
         text = str(error)
         # Past a few different texts, some of which the service may word, all
         # new ones share one place and so its intervals.
-        key = text if text in self._told or len(self._told) < MOST_TOLD else ""
+        key = text if text in self._told or len(self._told) < MOST_FAILURES else ""
         reports, due = self._told.get(key, (0, 0.0))
         now = self._clock.monotonic()
         seldom = reports and not self._log.verbose

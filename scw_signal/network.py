@@ -39,8 +39,8 @@ _RTM_FILTER = sum(
     )
 )  # fmt: skip
 # All BSDs agree on the start of a message: its length in two bytes, a version, the
-# type. Where there is no filter, look-ups that fail are reported, ours among them: if
-# that were a change, it would have us look again, and so for ever.
+# type. Where there is no filter, look-ups that fail are reported, ours among them:
+# taking that for a change would make us look again, forever.
 _TYPE = slice(3, 4)
 _RTM_MISS = b"\x07"
 

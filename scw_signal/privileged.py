@@ -46,7 +46,7 @@ SCRIPT_SECONDS = 600.0  # after that the signal waits no longer, though it goes 
 SCRIPT_LIMIT = 1024 * 1024  # bytes
 HOSTNAME_SECONDS = 10.0  # for hostname(1)
 ANSWER_SECONDS = 60.0  # more than a duty takes: no answer must not keep the signal
-GRACE_SECONDS = 0.3  # from SIGTERM to SIGKILL, for a script that is stopped
+SCRIPT_GRACE_SECONDS = 0.3  # from SIGTERM to SIGKILL, for a script that is stopped
 LOOK_SECONDS = 0.1  # between looks whether a process has ended
 PATH = "/sbin:/usr/sbin:/bin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 # Its output outlives the agent, as what a script leaves in the background does.
@@ -224,7 +224,7 @@ class Duties:
         if script is None or script.returncode is not None:
             return
         clock = Clock()  # without a stop, for this is one
-        end = clock.monotonic() + GRACE_SECONDS
+        end = clock.monotonic() + SCRIPT_GRACE_SECONDS
         os.killpg(script.pid, signal.SIGTERM)
         while script.poll() is None and clock.monotonic() < end:
             clock.wait(LOOK_SECONDS / 10)

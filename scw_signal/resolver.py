@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .clock import Clock
+    from .wire import Address
 
-    Address = tuple[int, tuple[Any, ...]]  # a family, and what connect(2) takes
     Lookup = Callable[..., list[Any]]
 
 ASK_AGAIN_FIRST = 0.1  # seconds after a failure, doubling ...
@@ -69,7 +69,7 @@ class _Question:
 
     @property
     def answered(self) -> bool:
-        """Whether somebody has answered, be it that there is no such name."""
+        """Whether somebody has answered, if only that the name does not exist."""
         if isinstance(self.failure, socket.gaierror):
             return self.failure.errno in _ANSWERS
         return self.failure is None

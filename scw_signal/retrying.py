@@ -70,7 +70,7 @@ def persist(
         fitted = backoff.fit(delay, after, remaining(), took)
         return math.inf if fitted is None else fitted
 
-    def tell(state: RetryCallState) -> None:
+    def report_failure(state: RetryCallState) -> None:
         error = _error(state)
         if error is not None:
             report(error, state.attempt_number, state.upcoming_sleep)
@@ -80,7 +80,7 @@ def persist(
         wait=wait,
         stop=lambda state: state.upcoming_sleep == math.inf,
         sleep=lambda seconds: pause(seconds, floor),
-        before_sleep=tell,
+        before_sleep=report_failure,
         reraise=True,
     )
     result = retrying(attempt)

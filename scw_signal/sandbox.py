@@ -59,7 +59,7 @@ def preload() -> None:
 
 
 def user_for_root() -> pwd.struct_passwd | None:
-    """Return the user to become: USER, if this is root and there is that user.
+    """Return the user to switch to: USER, if this is root and there is that user.
 
     rc.d(8) starts the agent as that user; this is for root who starts it by hand.
     """
@@ -71,7 +71,7 @@ def user_for_root() -> pwd.struct_passwd | None:
         return None
 
 
-def become(user: pwd.struct_passwd) -> None:
+def switch_user(user: pwd.struct_passwd) -> None:
     """Give up root for `user`, for good; raises OSError."""
     os.setgroups([user.pw_gid])
     os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)

@@ -14,7 +14,7 @@ import time
 from .errors import StoreError
 
 RUN_DIRECTORY = "/var/run/scw_signal"
-STATE = "state"
+STATE_FILE = "state"
 METADATA_JSON = "metadata.json"
 METADATA_FLAT = "metadata.flat"
 READ_LIMIT = 64 * 1024 * 1024  # bytes

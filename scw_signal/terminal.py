@@ -11,7 +11,7 @@ def printable(value: str, most: int = 200) -> str:
     """Return `value` on one line, of at most `most` characters, with no controls."""
     shown = value[: most + 1]  # one more tells that there is more
     if not shown.isprintable():
-        shown = "".join(map(_shown, shown))
+        shown = "".join(map(_escaped, shown))
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
@@ -19,10 +19,10 @@ def lines(value: str) -> str:
     """Return `value` with its newlines and tabs kept and other controls escaped."""
     if value.isascii() and value.isprintable():
         return value
-    return "".join(char if char in "\n\t" else _shown(char) for char in value)
+    return "".join(char if char in "\n\t" else _escaped(char) for char in value)
 
 
-def _shown(char: str) -> str:
+def _escaped(char: str) -> str:
     # isprintable() is False for the categories Cc, Cf (bidi overrides), Cs, Co,
     # Cn, Zl, Zp, and for separators but the space. ascii() needs no codec, which
     # would have to be loaded, as "unicode_escape" does.

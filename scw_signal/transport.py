@@ -37,10 +37,9 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
     from .clock import Clock
-    from .wire import Request
+    from .wire import Address, Request
 
     OpenSocket = Callable[[int], socket.socket]
-    Address = tuple[int, tuple[Any, ...]]  # a family, and what connect(2) takes
     Resolve = Callable[[str, int, float], list[Address]]
 
 T = TypeVar("T")
@@ -193,7 +192,7 @@ class Service:
 
         def connect() -> _TimedSocket:
             connected = _connect(addresses, timer, self._open_socket)
-            connected.room = request.limit + _OVERHEAD
+            connected.bytes_left = request.limit + _OVERHEAD
             self._connected = endpoint
             return connected
 
@@ -301,7 +300,7 @@ class _TimedSocket(socket.socket):
     """
 
     timer: _Timer
-    room: int  # bytes
+    bytes_left: int  # that may still be read
     ended = False  # the other side will send no more
 
     def settimeout(self, value: float | None) -> None:
@@ -323,12 +322,12 @@ class _TimedSocket(socket.socket):
             left = left[self.send(left, flags) :]
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
-        most = min(nbytes or len(buffer), self.room + 1, _RECEIVED_AT_ONCE)
+        most = min(nbytes or len(buffer), self.bytes_left + 1, _RECEIVED_AT_ONCE)
         self.timer.await_readable(self.fileno())
         received = super().recv_into(buffer, most, flags)
         self.ended = received == 0
-        self.room -= received
-        if self.room < 0:
+        self.bytes_left -= received
+        if self.bytes_left < 0:
             raise OSError(errno.EMSGSIZE, "the reply is too long")
         return received
 

@@ -35,6 +35,9 @@ from .terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
+
+    Address = tuple[int, tuple[Any, ...]]  # a family, and what connect(2) takes
 
 ADDRESSES = ("169.254.42.42", "fd00:42::42")  # in the order of preference
 PORT = 80

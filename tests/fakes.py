@@ -56,7 +56,7 @@ class FakeClock(Clock):
         self._end = end
         while not self._ready(descriptors, event):
             if not self._plans or self._plans[0][0] > end:
-                assert end != float("inf"), "this would wait for ever"
+                assert end != float("inf"), "this would wait forever"
                 self.now = end
                 return False
             moment, callback = self._plans.pop(0)

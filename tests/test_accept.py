@@ -131,7 +131,9 @@ BREAKINGS = [
         Breaking(claim, "network.py", WAITS, "            self._clock.wait(9)\n")
         for claim in ("route_late", "route_late_user")
     ),
-    Breaking("root_becomes_user", "cli/signald.py", "sandbox.become(user)", "pass"),
+    Breaking(
+        "root_becomes_user", "cli/signald.py", "sandbox.switch_user(user)", "pass"
+    ),
     Breaking(
         "unrelated_events", "network.py",
         WAITS, f"{WAITS}            if next_report - now < 59.99:\n"
@@ -199,7 +201,7 @@ BREAKINGS = [
              "    return None\n    try:\n        # O_NONBLOCK"),
     Breaking("signal_state", "cli/signal_state.py", 'if arguments.has("quiet"):',
              "if False:"),
-    Breaking("signal_state_in_vain", "cli/by_hand.py", "seconds or math.inf",
+    Breaking("signal_state_in_vain", "cli/session.py", "seconds or math.inf",
              "math.inf"),
     Breaking("user_data", "cli/userdata.py", "reserved=True", "reserved=False"),
     Breaking("user_data_user", "cli/userdata.py", "reserved=True", "reserved=False"),

@@ -445,7 +445,7 @@ from scw_signal.cli import checkup, signald
 with socket.create_server(("::", 8042), family=socket.AF_INET6):
     for zone in ("lo", "1", "no-such"):
         url = f"http://[fe80::1%{zone}]:8042"
-        checkup.SECONDS = 0.2  # nobody will answer
+        checkup.CHECK_SECONDS = 0.2  # nobody will answer
         signald.main(["-n", "--dns-name=localhost", f"--url={url}"])
 """
 

@@ -641,7 +641,7 @@ def left_behind(
         pytest.param(["state/hang:1"], 1, id="the signal is under way"),
         pytest.param(["state/429-after=60:1"], 1, id="it backs off"),
         pytest.param(["conf/hang:1"], 2, id="the metadata are under way"),
-        pytest.param(["conf/503:1"], 2, id="the metadata are not to be had"),
+        pytest.param(["conf/503:1"], 2, id="the metadata are not available"),
     ],
 )
 def test_killed_while_it_waits_for_the_service_it_starts_again(
@@ -781,10 +781,10 @@ def test_nothing_depends_on_the_time_of_day(tmp_path: Path) -> None:
     with Emulator(faults=faults) as service:
         words = serving(service.url, directory)
         agent_ = run("scw-signald", *words, "--deadline", "60", env=env)
-        by_hand = run("scw-signal-state", *words[2:4], "booted", env=env)
+        command = run("scw-signal-state", *words[2:4], "booted", env=env)
         live = run("scw-metadata", *words[2:4], "hostname", env=env)
     cached = run("scw-metadata", "--cached", *words[4:], "hostname", env=env)
-    assert (agent_.status, by_hand.status) == (0, 0), agent_.err
+    assert (agent_.status, command.status) == (0, 0), agent_.err
     assert live == cached == (0, "openbsd\n", "")
 
 

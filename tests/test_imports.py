@@ -102,5 +102,5 @@ def test_the_agent_loads_no_ssl_and_no_asyncio(tmp_path: Path) -> None:
     ],
 )
 def test_importlib_metadata_is_whole_for_whoever_wants_it_later(use: str) -> None:
-    script = "from scw_signal.cli.lean import transport\n" + use
+    script = "from scw_signal.cli.light_transport import transport\n" + use
     subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, check=True)

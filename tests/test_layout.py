@@ -88,23 +88,23 @@ def test_imports_go_one_way(file: str) -> None:
     assert {own(name) for name in IMPORTS[file]} <= MAY_IMPORT[place] | {None}
 
 
-# The emulator's own rooms: each imports only those before it.
-ROOMS = (
+# The emulator's own modules: each imports only those before it.
+MODULES = (
     "document", "protocol", "history", "faults", "platform", "service", "__init__",
     "command", "__main__",
 )  # fmt: skip
-LONGEST = 400  # lines of a room
+LONGEST = 400  # lines of a module
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_the_rooms_of_the_emulator_are_in_one_order(room: str) -> None:
-    names = {name for name in IMPORTS[f"emulator/{room}.py"] if own(name)}
-    assert {name.split(".")[2] for name in names} <= {*ROOMS[: ROOMS.index(room)]}
+@pytest.mark.parametrize("module", MODULES)
+def test_the_modules_of_the_emulator_are_in_one_order(module: str) -> None:
+    names = {name for name in IMPORTS[f"emulator/{module}.py"] if own(name)}
+    assert {name.split(".")[2] for name in names} <= {*MODULES[: MODULES.index(module)]}
 
 
-def test_no_room_of_the_emulator_is_large() -> None:
+def test_no_module_of_the_emulator_is_large() -> None:
     paths = [*(PACKAGE / "emulator").glob("*.py")]
-    assert sorted(path.stem for path in paths) == sorted(ROOMS)
+    assert sorted(path.stem for path in paths) == sorted(MODULES)
     for path in paths:
         assert len(path.read_text().splitlines()) <= LONGEST
 

@@ -26,11 +26,11 @@ from scw_signal import (
     wire,
 )
 from scw_signal.cli import (
-    by_hand,
     checkup,
     metadata,
     metadata_json,
     process,
+    session,
     signal_state,
     signald,
     userdata,
@@ -69,8 +69,8 @@ SECTIONS = {
 }
 # Manuals of OpenBSD that ours refer to. Few of them are on a machine that is none.
 OPENBSD = (
-    "head.1", "hostname.1", "logger.1", "pkg_add.1", "ps.1", "sh.1",
-    "ksh.1", "pledge.2", "unveil.2", "pf.4", "vio.4", "pf.conf.5", "dhcpleased.8", "slaacd.8",
+    "head.1", "hostname.1", "ksh.1", "logger.1", "pkg_add.1", "ps.1", "sh.1",
+    "pledge.2", "unveil.2", "pf.4", "vio.4", "pf.conf.5", "dhcpleased.8", "slaacd.8",
     "getaddrinfo.3", "syslog.3", "resolv.conf.5",
     "acpibtn.4", "route.4", "hostname.if.5", "sshd_config.5",
     "syslog.conf.5", "daily.8", "disklabel.8", "fsck.8", "growfs.8", "mount.8",
@@ -286,7 +286,7 @@ def test_the_addresses_and_variables_are_told(page: str) -> None:
 
 
 def test_every_file_that_the_agent_leaves_is_told() -> None:
-    files = {store.STATE, store.METADATA_JSON, store.METADATA_FLAT}
+    files = {store.STATE_FILE, store.METADATA_JSON, store.METADATA_FLAT}
     told = re.findall(rf"^Pa {store.RUN_DIRECTORY}/(.+)", "\n".join(
         items(section(AGENT, "FILES"))
     ), flags=re.MULTILINE)  # fmt: skip
@@ -394,7 +394,7 @@ def numbers() -> Iterator[tuple[str, str]]:
     yield AGENT, f"looked up for {transport.RESOLVE_SECONDS:g} seconds at most"
     yield AGENT, f"and {exchange:g} seconds in all"
     for page in (BY_HAND, METADATA, USER_DATA):
-        yield page, f"takes {by_hand.EXCHANGE_SECONDS:g} seconds at most"
+        yield page, f"takes {session.TRY_SECONDS:g} seconds at most"
     yield AGENT, f"give up after {agent.METADATA_SECONDS:g} seconds"
     yield AGENT, f"was {', '.join(transient)} or 5xx"
     yield BY_HAND, f"but {', '.join(transient[:-1])} and {transient[-1]}"
@@ -403,15 +403,15 @@ def numbers() -> Iterator[tuple[str, str]]:
     # Of the options.
     yield AGENT, f"default is {signald.DNS_NAME}."
     yield AGENT, f"default is {signald.DNS_SECONDS:g}."
-    yield BY_HAND, f"default is {signal_state.SECONDS:g};"
-    yield METADATA, f"default is {metadata.SECONDS:g};"
-    yield AS_JSON, f"default is {metadata.SECONDS:g}."
-    yield USER_DATA, f"default is {userdata.SECONDS:g};"
+    yield BY_HAND, f"default is {signal_state.TIMEOUT_SECONDS:g};"
+    yield METADATA, f"default is {metadata.TIMEOUT_SECONDS:g};"
+    yield AS_JSON, f"default is {metadata.TIMEOUT_SECONDS:g}."
+    yield USER_DATA, f"default is {userdata.TIMEOUT_SECONDS:g};"
     yield METADATA, f"default is .Ql {render.PREFIX} ."
     yield AGENT, f"default is .Pa {store.RUN_DIRECTORY} ."
     yield METADATA, f"default is .Pa {store.RUN_DIRECTORY} ."
     # Of what is checked, and of the bounds.
-    yield AGENT, f"longer than {checkup.SECONDS:g} seconds"
+    yield AGENT, f"longer than {checkup.CHECK_SECONDS:g} seconds"
     yield AGENT, f"within {spelled(checkup.CLOCK_SECONDS)} of the service"
     yield BY_HAND, f"1 to {wire.STATE_LENGTH} printable"
     yield USER_DATA, f"1 to {wire.KEY_LENGTH} printable"

@@ -35,7 +35,7 @@ without = pytest.mark.parametrize(
 
 
 def shortage(broken: str) -> Exception:
-    """Return what is raised where no more descriptors or threads are to be had."""
+    """Return what is raised where there are no more descriptors or threads."""
     return RuntimeError() if "Thread" in broken else OSError(errno.EMFILE, "too many")
 
 

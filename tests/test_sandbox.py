@@ -186,7 +186,7 @@ def test_root_becomes_the_user_of_the_agent(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(os, name, lambda *a, name=name: called.append((name, *a)))
     found = sandbox.user_for_root()
     assert found == user
-    sandbox.become(user)
+    sandbox.switch_user(user)
     # Groups first: without root they could not be given up any more.
     assert called == [
         ("setgroups", [778]),

@@ -1165,7 +1165,7 @@ def test_no_more_is_received_at_once_than_the_bound_whatever_the_buffer(
     timer = transport._Timer(Clock(), BOUND)
     there = [(socket.AF_INET, (host, port))]
     with transport._connect(there, timer, transport.stream_socket) as connected:
-        connected.room = 1 << 20
+        connected.bytes_left = 1 << 20
         connected.sendall(b"GET / HTTP/1.1\r\n\r\n")
         received = [connected.recv_into(bytearray(1 << 20)) for _ in range(10)]
     assert max(received) <= 8192

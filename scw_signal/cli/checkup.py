@@ -1,7 +1,7 @@
 """What is wrong with my server? Looks at everything that the signal needs.
 
 Signals nothing, changes nothing and needs no root. No check takes longer than
-SECONDS, and each says what it found in one line.
+CHECK_SECONDS, and each says what it found in one line.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from scw_signal.document import Node
-    from scw_signal.resolver import Address, Resolver
+    from scw_signal.resolver import Resolver
     from scw_signal.transport import Service
-    from scw_signal.wire import Endpoint, Reply
+    from scw_signal.wire import Address, Endpoint, Reply
 
-SECONDS = 3.0
+CHECK_SECONDS = 3.0
 CLOCK_SECONDS = 60.0  # a clock that is further off than this is worth a word
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 COLUMNS = 80
@@ -280,7 +280,7 @@ def run(words: Sequence[str]) -> tuple[int, str] | None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=SECONDS,
+            timeout=CHECK_SECONDS,
             check=False,
             env={"PATH": "/sbin:/usr/sbin:/bin:/usr/bin", "LC_ALL": "C"},
         )
@@ -309,7 +309,7 @@ def _route(tools: Tools, endpoint: Endpoint) -> Finding:
     host = printable(endpoint.host, 60)
     scope = endpoint.host.partition("%")[2]
     if not endpoint.is_numeric() and not scope:
-        if tools.resolver.await_answer(endpoint.host, SECONDS):
+        if tools.resolver.await_answer(endpoint.host, CHECK_SECONDS):
             return Finding("route", OK, f"the resolver answers for {host}")
         return Finding("route", FAIL, f"the resolver does not answer for {host}")
     source = source_address(endpoint)
@@ -341,7 +341,7 @@ def _addresses(tools: Tools, endpoint: Endpoint) -> list[Address]:
     host, port = endpoint
     if endpoint.is_numeric():
         return [(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))]
-    return tools.resolver.addresses(host, port, SECONDS)
+    return tools.resolver.addresses(host, port, CHECK_SECONDS)
 
 
 def _connect(addresses: Sequence[Address]) -> None:
@@ -350,7 +350,7 @@ def _connect(addresses: Sequence[Address]) -> None:
     for family, address in addresses:
         try:
             with socket.socket(family, socket.SOCK_STREAM) as probe:
-                probe.settimeout(SECONDS)
+                probe.settimeout(CHECK_SECONDS)
                 probe.connect(address)
         except OSError as error:
             failure = error
@@ -365,7 +365,7 @@ def _service(tools: Tools, endpoints: Sequence[Endpoint]) -> Iterator[Finding]:
         return
     try:
         service = tools.service(endpoints)
-        reply, endpoint = service.exchange(wire.document_request(), SECONDS)
+        reply, endpoint = service.exchange(wire.document_request(), CHECK_SECONDS)
         tree = document.parse(wire.judge_document(reply))
     except ScwSignalError as error:
         silent = isinstance(error, BrokenOffError) and error.overload
@@ -400,7 +400,7 @@ def _clock(reply: Reply) -> Finding:
 
 def _dns(tools: Tools) -> Finding:
     name = tools.dns_name
-    if tools.resolver.await_answer(name, SECONDS):
+    if tools.resolver.await_answer(name, CHECK_SECONDS):
         return Finding("dns", OK, f"the resolver answers for {printable(name, 60)}")
     return Finding("dns", WARN, "the resolver does not answer; the signal needs none")
 

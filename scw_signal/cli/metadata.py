@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from scw_signal.cli.options import Arguments
     from scw_signal.document import Node
 
-SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 FORMS = ("json", "sh", "list-keys", "ssh-keys")
 GOES_WITH = {"prefix": "sh", "account": "ssh-keys"}
-MOST_TOLD = 8  # missing keys
+MOST_NAMED = 8  # missing keys
 MOST_COMPARED = 2000  # keys, when near ones are looked for: a real document has 200
 
 COMMAND = Command(
@@ -58,7 +58,7 @@ COMMAND = Command(
         Option("list-keys", "print the keys only; with KEY, those below it"),
         Option("ssh-keys", "print the SSH keys; KEY is whose, as sshd's %u"),
         Option("account", "who gets them (root); may be repeated", metavar="NAME"),
-        timeout(SECONDS),
+        timeout(TIMEOUT_SECONDS),
         ONCE,
         QUIET,
         VERBOSE,
@@ -194,10 +194,10 @@ def _caching(arguments: Arguments) -> bool:
 def _ask(arguments: Arguments) -> Metadata:
     """Ask the service, and store its answer if wanted and where that can be done."""
     from scw_signal import agent  # noqa: PLC0415
-    from scw_signal.cli.by_hand import Session  # noqa: PLC0415
+    from scw_signal.cli.session import Session  # noqa: PLC0415
     from scw_signal.errors import StoreError  # noqa: PLC0415
 
-    with Session(COMMAND, arguments, SECONDS) as session:
+    with Session(COMMAND, arguments, TIMEOUT_SECONDS) as session:
         metadata = agent.fetch(session.service, session.patience)
     if _caching(arguments):
         try:
@@ -215,10 +215,10 @@ def _no_such(missing: list[str], there: Iterable[str]) -> NoSuchKeyError:
 
     known = list(islice(there, MOST_COMPARED))
     told = []
-    for key in missing[:MOST_TOLD]:
+    for key in missing[:MOST_NAMED]:
         near = get_close_matches(key[:100], known, n=3)
         hint = f" (near: {', '.join(near)})" if near else ""
         told.append(printable(key, 60) + hint)
-    if len(missing) > MOST_TOLD:
-        told.append(f"and {len(missing) - MOST_TOLD} more")
+    if len(missing) > MOST_NAMED:
+        told.append(f"and {len(missing) - MOST_NAMED} more")
     return NoSuchKeyError(f"no such key: {', '.join(told)}")

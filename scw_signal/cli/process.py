@@ -65,7 +65,7 @@ def run(command: str) -> NoReturn:
         die_of(SIGPIPE)
     except ImportError as error:
         status = FAILED
-        _complain(name, f"not installed whole: {error}")
+        _complain(name, f"incomplete installation: {error}")
     except Exception as error:  # noqa: BLE001 - a bug of ours; never a traceback
         from scw_signal import log  # noqa: PLC0415 - only here, and only then
 

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING
 
 from scw_signal import agent, wire
 from scw_signal.cli import process
-from scw_signal.cli.by_hand import Session
 from scw_signal.cli.options import ONCE, URL, VERBOSE, Command, Option, timeout
+from scw_signal.cli.session import Session
 from scw_signal.errors import ScwSignalError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 COMMAND = Command(
     "scw-signal-state",
     "STATE",
     "Tell the cloud that this server is in STATE, as in: scw-signal-state booted",
     (
-        timeout(SECONDS),
+        timeout(TIMEOUT_SECONDS),
         ONCE,
         Option("quiet", "print nothing but errors", letter="q"),
         VERBOSE,
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     if len(arguments.operands) != 1:
         raise UsageError("give one state, as in: scw-signal-state booted")
     state = wire.valid_state(arguments.operands[0])
-    with Session(COMMAND, arguments, SECONDS) as session:
+    with Session(COMMAND, arguments, TIMEOUT_SECONDS) as session:
         receipt = agent.signal(session.service, state, session.patience)
         confirmed = receipt.confirmed or _confirmed(session, state)
     if arguments.has("quiet"):

@@ -148,7 +148,7 @@ def _service(
     parent: Parent | None = None,
 ) -> transport.Service:
     """Return the service; asked from a reserved port if a parent opens one."""
-    from scw_signal.cli.lean import transport  # noqa: PLC0415 - the check may have none
+    from scw_signal.cli.light_transport import transport  # noqa: PLC0415 - the check may have none
 
     connect = parent.reserved_socket if parent else transport.stream_socket
     return transport.Service(endpoints, clock, connect, resolve=resolver.addresses)
@@ -157,7 +157,7 @@ def _service(
 def _serve(setup: _Setup) -> int:
     """Do the work of a boot, or end of the signal that stops it."""
     # Before the lock-down; raises ScwSignalError if the libraries will not do.
-    import scw_signal.cli.lean  # noqa: F401, PLC0415
+    import scw_signal.cli.light_transport  # noqa: F401, PLC0415
 
     gc.enable()  # a boot without a network may take days
     sink = log.to_stderr if setup.debug else log.to_syslog
@@ -290,7 +290,7 @@ def _leave_root(user: pwd.struct_passwd, store: Store | None, journal: log.Log) 
         except OSError as error:
             journal.warning(f"{store.directory}: {error.strerror}")
     try:
-        sandbox.become(user)
+        sandbox.switch_user(user)
     except OSError as error:
         journal.warning(f"going on as root: {user.pw_name}: {error.strerror}")
     else:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from scw_signal import privileged, sandbox
 from scw_signal.cli import process
-from scw_signal.cli.lean import transport
+from scw_signal.cli.light_transport import transport
 from scw_signal.clock import Clock
 from scw_signal.errors import Stopped
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from scw_signal.stop import Stop
 
 # Until what does not end at SIGTERM is killed: all of it is over within a second.
-GRACE_SECONDS = 0.4
+HALF_GRACE_SECONDS = 0.4
 
 
 class _Child(NamedTuple):
@@ -94,7 +94,7 @@ def _guard(
     except Stopped as stopped:
         # The agent first: were its script to end before, it would signal.
         os.kill(child.number, signal.SIGTERM)
-        if not Clock().wait(GRACE_SECONDS, child.lifeline):
+        if not Clock().wait(HALF_GRACE_SECONDS, child.lifeline):
             os.kill(child.number, signal.SIGKILL)
         os.waitpid(child.number, 0)
         duties.stop()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from scw_signal import agent, document, keys, store, wire
 from scw_signal.cli import process
-from scw_signal.cli.by_hand import Session
+from scw_signal.cli.session import Session
 from scw_signal.errors import NonsenseError, ScwSignalError, UsageError
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from scw_signal.document import Node
 
 ACCOUNT = "root"  # whose keys they are on the images of this cloud
-SECONDS = 2.0  # for the service
-LONGEST = 2.5  # seconds that --timeout may make of it
-FENCE = 2.8  # seconds until the kernel ends the process; starting it came before
-MOST_TOLD = 8  # keys that are left out
+TIMEOUT_SECONDS = 2.0  # for the service
+LONGEST_TIMEOUT = 2.5  # seconds that --timeout may make of it
+KILL_AFTER_SECONDS = 2.8  # the kernel ends the process then; starting it came before
+MOST_NAMED = 8  # keys that are left out
 
 
 def show(command: Command, arguments: Arguments) -> int:
@@ -36,16 +36,16 @@ def show(command: Command, arguments: Arguments) -> int:
 
     Returns the exit status, raises ScwSignalError.
     """
-    signal.setitimer(signal.ITIMER_REAL, FENCE)
+    signal.setitimer(signal.ITIMER_REAL, KILL_AFTER_SECONDS)
     _check(arguments)
     accounts = arguments.all("account") or [ACCOUNT]
     if not set(arguments.operands) <= set(accounts):
         return process.OK
     lines, complaints = keys.authorized_keys(_document(command, arguments))
-    for complaint in complaints[:MOST_TOLD]:
+    for complaint in complaints[:MOST_NAMED]:
         process.warn(command.name, f"left out: {complaint}")
-    if len(complaints) > MOST_TOLD:
-        process.warn(command.name, f"left out: {len(complaints) - MOST_TOLD} more")
+    if len(complaints) > MOST_NAMED:
+        process.warn(command.name, f"left out: {len(complaints) - MOST_NAMED} more")
     process.write("".join(f"{line}\n" for line in lines))
     return process.OK
 
@@ -54,8 +54,10 @@ def _check(arguments: Arguments) -> None:
     """Raise UsageError for what would make a login unsafe or slow."""
     if len(arguments.operands) > 1:
         raise UsageError("--ssh-keys takes one user name at most, as sshd's %u is")
-    if not 0 < arguments.seconds("timeout", SECONDS) <= LONGEST:
-        raise UsageError(f"with --ssh-keys, --timeout is more than 0, up to {LONGEST}")
+    if not 0 < arguments.seconds("timeout", TIMEOUT_SECONDS) <= LONGEST_TIMEOUT:
+        raise UsageError(
+            f"with --ssh-keys, --timeout is more than 0, up to {LONGEST_TIMEOUT}"
+        )
     endpoints = wire.endpoints(arguments.all("url"), os.environ)
     if not all(endpoint.is_numeric() for endpoint in endpoints):
         raise UsageError("--ssh-keys asks an address: a name could hang or be forged")
@@ -67,7 +69,7 @@ def _document(command: Command, arguments: Arguments) -> dict[str, Node]:
         stored = _stored(arguments)
         if stored is not None:
             return stored
-    with Session(command, arguments, SECONDS) as session:
+    with Session(command, arguments, TIMEOUT_SECONDS) as session:
         try:
             return agent.fetch(session.service, session.patience).document
         except ScwSignalError as error:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from scw_signal import agent, wire
 from scw_signal.cli import process
-from scw_signal.cli.by_hand import Session
 from scw_signal.cli.options import ONCE, QUIET, VERBOSE, Command, Option, timeout, url
+from scw_signal.cli.session import Session
 from scw_signal.errors import NoSuchKeyError, ScwSignalError, UsageError
 from scw_signal.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 MOST_COMPARED = 2000  # keys, when near ones are looked for
 
 COMMAND = Command(
@@ -25,7 +25,7 @@ COMMAND = Command(
     "With - for VALUE it is read from standard input. For root only.",
     (
         Option("delete", "delete KEY", letter="d"),
-        timeout(SECONDS),
+        timeout(TIMEOUT_SECONDS),
         ONCE,
         QUIET,
         VERBOSE,
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     session = Session(
         COMMAND,
         arguments,
-        SECONDS,
+        TIMEOUT_SECONDS,
         variables=("USERDATA_IP", "METADATA_IP"),  # the vendor's
         reserved=True,
     )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BACKLOG = 128  # connections that wait to be accepted
 HISTORY = 10_000  # requests, and events, that are remembered
-TICK = 0.02  # seconds between the keeper's looks at the clock
+KEEPER_SECONDS = 0.02  # seconds between the keeper's looks at the clock
 IDLE = 75.0  # seconds until an idle connection is closed, as nginx does it
 GRACE = 1.0  # seconds for a client to read why it is turned away
 
@@ -190,7 +190,7 @@ class Emulator:
             if self._listener:
                 self._accept(self._listener)
             else:
-                self._closing.wait(TICK)
+                self._closing.wait(KEEPER_SECONDS)
         if self._listener:
             self._listener.close()
 
@@ -338,7 +338,7 @@ class Emulator:
     def _settle(self) -> None:
         """Wait until the port is as the faults want it.
 
-        Not for ever: a port that is to be opened may be somebody else's by now.
+        Not forever: a port that is to be opened may be somebody else's by now.
         """
         self._lock.wait_for(
             lambda: (
@@ -354,7 +354,7 @@ class Emulator:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    listener.settimeout(TICK)
+    listener.settimeout(KEEPER_SECONDS)
     return listener
 
 

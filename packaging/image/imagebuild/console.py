@@ -114,7 +114,7 @@ FAILURES = [
         (r"(not properly mounted)", "the installer cannot use its new disk: {}"),
         (r"(Failed to install bootblocks)", "the disk would not boot: {}"),
         (r"(found no OpenBSD sets)", "the installer looked in vain for sets: {}"),
-        (r"((?:Fetching|Installation) of \S+ failed)", "a set is not to be had: {}"),
+        (r"((?:Fetching|Installation) of \S+ failed)", "a set is missing: {}"),
         (r"(Checksum test for \S+ failed)", "a set is damaged: {}"),
         (r"(install\.site failed)", "the script of the site set failed: {}"),
         (r"(failed; check /tmp/ai/ai\.log)", "the installer gave up"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, final
 from scw_signal import sandbox, wire
 from scw_signal.agent import Patience
 from scw_signal.cli import process
-from scw_signal.cli.lean import transport
+from scw_signal.cli.light_transport import transport
 from scw_signal.clock import Clock
 from scw_signal.network import Network
 from scw_signal.resolver import Resolver
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from scw_signal.errors import ScwSignalError
 
 # For one exchange: somebody is waiting, and has less patience than the agent.
-EXCHANGE_SECONDS = 5.0
+TRY_SECONDS = 5.0
 
 
 @final
@@ -63,7 +63,7 @@ class Session:
             self._clock,
             transport.reserved_socket if reserved else transport.stream_socket,
             resolve=Resolver(self._clock).addresses,
-            seconds=EXCHANGE_SECONDS,
+            seconds=TRY_SECONDS,
             begin=self._progress.begin,
         )
         self.patience = Patience(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from installed import shown
-from scw_signal.cli import by_hand
-from scw_signal.cli.by_hand import Progress
+from scw_signal.cli import session
 from scw_signal.cli.options import Command, Option
+from scw_signal.cli.session import Progress
 from scw_signal.emulator import Emulator
 from scw_signal.errors import UnreachableError
 
@@ -152,7 +152,7 @@ def test_quiet_and_verbose_have_no_line_that_is_rewritten(
 
 @pytest.mark.usefixtures("commands")
 def test_a_service_that_hangs_is_named_while_the_terminal_waits() -> None:
-    assert by_hand.EXCHANGE_SECONDS > 3
+    assert session.TRY_SECONDS > 3
     with Emulator(faults=["hang:1"]) as service:
         output = shown(
             "scw-signal-state", "--once", "--timeout", "3", "--url", service.url, "ok"
