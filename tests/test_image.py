@@ -619,6 +619,80 @@ def test_an_image_is_built_and_what_to_do_with_it_is_said(bench: Bench) -> None:
     assert b"CONGRATULATIONS!" in (bench.directory / "console").read_bytes()
 
 
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Path]:
+    """Return a block device of 9 GB that takes no space, with a file system on it."""
+    need("losetup", "mount")
+    need("mkfs.ext4", "e2fsprogs")
+    backing = tmp_path / "backing"
+    with backing.open("wb") as file:
+        file.truncate(9 * 10**9)
+    words = ["losetup", "--find", "--show", "--partscan", str(backing)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no loop device here: {done.stderr.strip()}")
+    device = Path(done.stdout.strip())
+    subprocess.run(["mkfs.ext4", "-q", "-E", "nodiscard", str(device)], check=True)
+    yield device
+    subprocess.run(["losetup", "--detach", str(device)], check=True)
+
+
+def test_a_whole_volume_that_was_named_gets_the_image(
+    bench: Bench, device: Path
+) -> None:
+    assert any(start_of(device))
+    status, out, err = bench.run("--output", device, "--overwrite", "9000000000")
+    assert (status, err) == (0, "")
+    assert out.endswith(f"{device} is written.\n")
+    assert not any(start_of(device))  # as is the disk that no installer was on
+    assert "new.qcow2" not in bench.left()
+
+
+def test_a_volume_with_something_on_it_is_left_alone(
+    bench: Bench, device: Path
+) -> None:
+    before = start_of(device)
+    status, _, err = bench.run("--output", device)
+    assert (status, err) == (
+        1,
+        f"build-image: {device} has data on it: --overwrite 9000000000 if that may go\n",
+    )
+    assert start_of(device) == before
+
+
+def test_a_mounted_volume_is_left_alone_even_if_it_was_named(
+    bench: Bench, device: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "mounted"
+    place.mkdir()
+    subprocess.run(["mount", str(device), str(place)], check=True)
+    try:
+        before = start_of(device)
+        status, _, err = bench.run("--output", device, "--overwrite", "9000000000")
+        assert status == 1
+        assert err == f"build-image: {device} is in use: mounted on {place}\n"
+        assert start_of(device) == before
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_volume_with_partitions_is_left_alone(bench: Bench, device: Path) -> None:
+    subprocess.run(
+        ["sfdisk", "--quiet", "--wipe", "always", str(device)],
+        input="label: gpt\nsize=100M\nsize=200M\n",
+        text=True,
+        check=True,
+    )
+    status, _, err = bench.run("--output", device)
+    # Not every kernel knows this kind of partition table; then it is data.
+    assert (status, "on it: --overwrite 9000000000" in err) == (1, True)
+
+
+def start_of(device: Path) -> bytes:
+    with device.open("rb") as file:
+        return file.read(1 << 20)
+
+
 @pytest.mark.parametrize(
     ("fault", "why"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -26,13 +27,17 @@ def look(path: Path, sys: Path = Path("/sys"), proc: Path = Path("/proc")) -> Vo
     parts = [each.parent for each in place.glob("*/partition")]
     serials = (place / "serial", place / "device/serial")
     serial = next((text for each in serials if (text := _text(each))), "")
+    used = [use for each in (place, *parts) for use in _uses(each, proc)]
+    start = _start(path)
+    if start is None and not used:
+        used = ["something holds it, another mount namespace perhaps"]
     return Volume(
         path=path,
         size=int(_text(place / "size") or 0) * SECTOR,
         serial=serial,
-        used=[use for each in (place, *parts) for use in _uses(each, proc)],
+        used=used,
         partitions=len(parts),
-        empty=not any(_start(path)),
+        empty=start is not None and not any(start),
     )
 
 
@@ -48,9 +53,14 @@ def _uses(place: Path, proc: Path) -> list[str]:
     return uses + [f"part of {name}" for name in held]
 
 
-def _start(path: Path) -> bytes:
-    # O_EXCL on a block device fails where anything in the kernel has it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_EXCL)
+def _start(path: Path) -> bytes | None:
+    """Return the first bytes of a device; None if anything in the kernel has it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_EXCL)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return None
+        raise
     with os.fdopen(descriptor, "rb") as file:
         return file.read(START)
 
