@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import itertools
 import json
 import os
 import shlex
@@ -20,7 +21,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -29,6 +30,9 @@ from imagebuild.console import Console, Stage, Step, Typed
 from imagebuild.errors import BuildError
 from installed import PATIENCE
 from installer import Facts, Installed, Installer, NoAnswerError, Responses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TOP = Path(__file__).resolve().parent.parent
 IMAGE = TOP / "packaging/image"
@@ -131,6 +135,18 @@ def test_the_site_set_needs_its_second_answers() -> None:
     assert text.count("\nLocation of sets = ") == 3
     done, _ = installed(without="INSTALL.amd64 not found")
     assert done.sets["http"] == []
+
+
+@pytest.mark.parametrize(
+    ("layout", "size"),
+    [
+        ("/ 1G-* 100%\n", 1 << 30),
+        ("/ 512M\nswap 80M-256M 10%\n/home 1.5g-*\n", (592 << 20) + (3 << 29)),
+        ("/ *\nswap 0\n", 0),
+    ],
+)
+def test_a_layout_needs_the_least_that_its_lines_say(layout: str, size: int) -> None:
+    assert answers.least_size(layout) == size
 
 
 def test_a_layout_is_asked_for_where_it_is_served() -> None:
@@ -653,10 +669,8 @@ def test_a_volume_with_something_on_it_is_left_alone(
 ) -> None:
     before = start_of(device)
     status, _, err = bench.run("--output", device)
-    assert (status, err) == (
-        1,
-        f"build-image: {device} has data on it: --overwrite 9000000000 if that may go\n",
-    )
+    advice = "--overwrite 9000000000 if that may go"
+    assert (status, err) == (1, f"build-image: {device} has data on it: {advice}\n")
     assert start_of(device) == before
 
 
@@ -733,6 +747,55 @@ def test_a_signal_ends_the_machine_too_and_leaves_nothing(
     assert bench.machines() == []
 
 
+def test_ctrl_c_leaves_nothing_at_any_stage(bench: Bench) -> None:
+    before = bench.left()
+    stages = 0
+    for number in itertools.count(1):
+        process = bench.start()
+        assert process.stdout is not None
+        for _ in range(number):
+            process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE)
+        assert bench.machines() == []
+        if "new.qcow2" in bench.left():  # it was done by then
+            assert {"new.qcow2.SHA256", "new.qcow2.txt"} <= bench.left()
+            assert "nothing left" not in err
+            break
+        assert process.returncode == -signal.SIGINT, (number, err)
+        assert err == "\nbuild-image: interrupted, and nothing left behind\n"
+        assert bench.left() == before
+        stages += 1
+    assert stages > 10
+
+
+@pytest.mark.parametrize("kilobytes", [4, 24, 64, 200])
+def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(
+    bench: Bench, tmp_path: Path, kilobytes: int
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    had = sum((file.stat().st_size + 4095) // 4096 * 4 for file in ours(bench))
+    size = f"size={had + kilobytes}k"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "small", small], check=True)
+    try:
+        for file in ours(bench):
+            shutil.copy(file, small)
+        full = bench._replace(directory=small)
+        before = full.left()
+        status, _, err = full.run()
+        assert (status, err.count("\n")) == (1, 1), err
+        assert "No space left on device" in err
+        assert full.left() == before
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def ours(bench: Bench) -> list[Path]:
+    """Return the files that a build begins with."""
+    return [file for file in bench.directory.iterdir() if file.is_file()]
+
+
 def test_a_machine_that_hangs_is_ended(tmp_path: Path) -> None:
     steps = [Step("never", "late", 0.2)]
     words = [sys.executable, str(TOP / "tests/installer.py"), str(tmp_path)]
@@ -756,6 +819,7 @@ def test_beside_an_image_are_its_checksum_and_what_it_is_made_of(bench: Bench) -
     assert {name: value.strip() for name, value in rows.items()}.items() >= {
         "OpenBSD": "8.0 amd64, from install80.img",
         "sets": "-game* -x*",
+        "layout": "/ 700M, swap 512M, /tmp 512M, /var 1280M, /usr 3G, /usr/local 1280M",
         "host name": "openbsd",
         "SSH keys": "the one given and those of the cloud's console",
         "packages": "python-3.13.5",
@@ -894,6 +958,7 @@ def test_a_dry_run_prints_what_a_shell_can_run_and_touches_nothing(
         (["--output", "new.img"], "'new.img' does not end in .qcow2"),
         (["--overwrite", "S-42"], "--overwrite is for an --output that is a volume"),
         (["--output", "/dev/null"], "cannot be written: /dev/null"),
+        (["--disk-size", "7"], "--disk-size 7: the layout needs 7.7 GB"),
         (["--disk-size", "1001"], "--disk-size 1001: a number from 4 to 1000"),
         (["--zone", "-o"], "expected one argument"),
         (["--zone=$(id)"], "no name of a zone: '$(id)'"),

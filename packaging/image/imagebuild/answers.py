@@ -74,6 +74,19 @@ class Answer(NamedTuple):
     answer: str
 
 
+def least_size(layout: str) -> int:
+    """Return the bytes that a template's partitions have at least.
+
+    disklabel(8), "automatic disk allocation": each line is a mount point and a size,
+    or a least and a greatest one. What else may stand there counts nothing.
+    """
+    sizes = re.findall(r"^\S+\s+([\d.]+)([KMGT])", layout, re.MULTILINE | re.IGNORECASE)
+    return sum(
+        int(float(number) * 1024 ** (1 + "KMGT".index(unit.upper())))
+        for number, unit in sizes
+    )
+
+
 def answers(system: System, server: str) -> list[Answer]:
     """Return all answers, in the order in which they are wanted.
 

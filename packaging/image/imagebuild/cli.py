@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 TOP = Path(__file__).resolve().parent.parent.parent.parent
+# It leaves the rest of the volume to the first boot, for /home.
 LAYOUT = TOP / "packaging/image/disklabel.template"
 PACKAGES = {commands.QEMU: "qemu-system-x86", commands.QEMU_IMG: "qemu-utils"}
 FOR_TRIAL = {runner.SCAN: "openssh-client"}
 # Bytes that must be free: all sets, installed, and once more, compressed. A guess.
 SPACE = 4 * commands.GIGABYTE
-# The layout that leaves the rest of the volume to the first boot, for /home.
+NOTHING_LEFT = "nothing left behind"
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LONGEST_FILE = 65536  # bytes of a key or of a layout
 DESCRIPTION = """\
 Install OpenBSD from installXX.img, unattended, in QEMU, onto a GPT disk that boots
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         if not words.json:
             print(file=sys.stderr)
-        report.error("interrupted, and nothing left behind")
+        report.error(f"interrupted, and {getattr(interrupt, 'left', NOTHING_LEFT)}")
         return die(interrupt.args[0] if interrupt.args else signal.SIGINT)
 
 
@@ -90,26 +92,39 @@ def build_image(words: argparse.Namespace, report: Report) -> int:
             )
             seen = runner.carry_out(plan, report.stage)
         digest = sha256(build.workshop.image)
+        facts = {"image": str(build.output), "sha256": digest, "seen": seen}
         if build.volume:
             # Somebody may have mounted it in the hours that this took.
             check_volume(build.output, words.disk_size, words.overwrite)
+            fill_volume(build, report)
+            report.end(facts, [*seen, f"{printable(str(build.output))} is written."])
+            return 0
+        ignore_signals()
         machine.perform(commands.last(build), report.stage, None)
-    facts = {"image": str(build.output), "sha256": digest, "seen": seen}
-    if build.volume:
-        report.end(facts, [*seen, f"{printable(str(build.output))} is written."])
-        return 0
-    packages = [*site_packages(build.site), *report.packages]
-    write_beside(
-        build.output,
-        leaving.checksum_line(build.output.name, digest),
-        leaving.description(build, release_here(), packages, seen),
-    )
+        packages = [*site_packages(build.site), *report.packages]
+        write_beside(
+            build.output,
+            leaving.checksum_line(build.output.name, digest),
+            leaving.description(build, release_here(), packages, seen),
+        )
     lines = commands.in_the_cloud(build.output, words.bucket, words.zone)
     ready = f"{printable(str(build.output))} is ready. To make an image of it there:\n"
     report.end(
         {**facts, "commands": lines}, [*seen, ready, *(f"    {line}" for line in lines)]
     )
     return 0
+
+
+def fill_volume(build: commands.Build, report: Report) -> None:
+    """Write the image to its volume, and say so if that was not to its end."""
+    left = f"{printable(str(build.output))} is written in part"
+    try:
+        machine.perform(commands.last(build), report.stage, None)
+    except BuildError as error:
+        raise BuildError(f"{error}; {left}") from None
+    except KeyboardInterrupt as interrupt:
+        interrupt.left = left  # type: ignore[attr-defined]
+        raise
 
 
 def try_only(words: argparse.Namespace, report: Report) -> int:
@@ -301,6 +316,11 @@ def prepared(words: argparse.Namespace) -> commands.Build:
             f"--disk-size {words.disk_size}: a number from {commands.SMALLEST} to"
             f" {commands.LARGEST} was due, in GB"
         )
+    if answers.least_size(layout) > words.disk_size * commands.GIGABYTE:
+        needed = answers.least_size(layout) / commands.GIGABYTE
+        raise BuildError(
+            f"--disk-size {words.disk_size}: the layout needs {needed:.1f} GB"
+        )
     for word, form in ((words.bucket, "a bucket"), (words.zone, "a zone")):
         if not word.replace("-", "").replace(".", "").isalnum() or word[0] == "-":
             raise BuildError(f"no name of {form}: {printable(word)!r}")
@@ -422,18 +442,23 @@ def workshop(build: commands.Build) -> Iterator[None]:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end a build as Ctrl-C does."""
+    """Let SIGTERM and SIGHUP end a build as SIGINT does."""
 
     def interrupt(number: int, _: object) -> None:
         raise KeyboardInterrupt(number)
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, interrupt) for number in numbers]
+    before = [signal.signal(number, interrupt) for number in ENDING]
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in zip(ENDING, before, strict=True):
             signal.signal(number, handler)
+
+
+def ignore_signals() -> None:
+    """Let nothing end a build whose image is done: what is left takes no time."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def die(number: int) -> int:

@@ -80,6 +80,7 @@ def description(
         "sets": system.sets or "all",
         "scw-signal": release,
         "disk": f"{build.gigabytes} GB",
+        "layout": ", ".join(build.layout.splitlines()) or "the installer's own",
         "host name": system.hostname,
         "time zone": system.timezone,
         "SSH keys": " and ".join(keys),

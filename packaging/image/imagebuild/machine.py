@@ -106,7 +106,7 @@ def serving(directory: Path, port: int) -> Iterator[int]:
     """Serve the files of a directory on loopback; give the port. 0 is any port."""
     handler = functools.partial(_Quiet, directory=str(directory))
     try:
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+        server = _Server(("127.0.0.1", port), handler)
     except OSError as error:
         raise BuildError(
             f"cannot serve on port {port}: {error.strerror}; choose another: --port"
@@ -119,6 +119,13 @@ def serving(directory: Path, port: int) -> Iterator[int]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    """Serves several requests at once, and a guest may go away during any."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: the guest's console tells of a set that did not come."""
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -32,7 +32,7 @@ class Report:
         if self._json:
             self._line({"stage": name, "seconds": seconds})
         else:
-            print(f"{seconds // 60:3}:{seconds % 60:02}  {printable(name)}", flush=True)
+            _say(f"{seconds // 60:3}:{seconds % 60:02}  {printable(name)}")
 
     def error(self, text: str, console: Sequence[str] = ()) -> None:
         """Tell why it failed: on standard error, the console's last lines first."""
@@ -52,4 +52,9 @@ class Report:
 
     @staticmethod
     def _line(facts: Mapping[str, object]) -> None:
-        print(json.dumps(facts), flush=True)
+        _say(json.dumps(facts))
+
+
+def _say(line: str) -> None:
+    """Print a line as one piece: two servers that are tried speak at once."""
+    print(f"{line}\n", end="", flush=True)

@@ -102,10 +102,7 @@ def _all_at_once(
     """Have each server boot twice; the first that fails ends the others."""
     going, end = socket.socketpair()
 
-    def stop() -> None:
-        end.shutdown(socket.SHUT_RDWR)  # makes `going` readable, as every server sees
-
-    with going, end, _signals_held(stop):  # noqa: SIM117 # one after the other
+    with going, end, _signals_held(end):  # noqa: SIM117 # one after the other
         with concurrent.futures.ThreadPoolExecutor(len(servers)) as pool:
             lives = [
                 pool.submit(_live, plan, server, number, show, going)
@@ -114,7 +111,7 @@ def _all_at_once(
             concurrent.futures.wait(
                 lives, return_when=concurrent.futures.FIRST_EXCEPTION
             )
-            stop()
+            end.shutdown(socket.SHUT_RDWR)  # `going` is readable, as every server sees
     for life in lives:
         error = life.exception()
         if error and not isinstance(error, _Over):
@@ -123,22 +120,26 @@ def _all_at_once(
 
 
 @contextlib.contextmanager
-def _signals_held(stop: Callable[[], None]) -> Iterator[None]:
-    """Let a signal stop the servers, and be KeyboardInterrupt when they have ended.
+def _signals_held(end: socket.socket) -> Iterator[None]:
+    """Let a signal write to `end`, and be KeyboardInterrupt when all have ended.
 
-    As an exception in the middle of starting a thread it would leave one behind.
+    As an exception in the middle of starting a thread it would leave one behind. And
+    the main thread, which waits for a lock, need not notice it: a signal that comes
+    just before it goes to sleep does not wake it.
     """
     caught: list[int] = []
 
     def note(number: int, _: object) -> None:
         caught.append(number)
-        stop()
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, note) for number in numbers]
+    end.settimeout(0)
+    signal.set_wakeup_fd(end.fileno())
     try:
         yield
     finally:
+        signal.set_wakeup_fd(-1)
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
     if caught:
