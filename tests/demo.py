@@ -32,9 +32,9 @@ INDENT = " " * 19  # up to what was said
 BEGINNING = """\
 A server boots, and its metadata service is not ready: for 2 s nothing listens
 at {url}. Then it answers 404, and then 429, "in 1 s".
-After a failure the agent waits as long again as it has failed, and 2 s at
-first; chance shortens each wait by up to a third. What the service asks for
-comes on top. So each pause below is longer than the one before.
+After a failure the agent waits as long as it has failed so far, plus 2 s;
+chance shortens each wait by up to a third. What the service asks for comes on
+top. So each pause below is longer than the one before.
 """
 END = """
 That was a boot: the service says "running" because of the signal. On a server
