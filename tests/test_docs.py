@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import netns
-from installed import BIN
 from netns import SERVICE, Lab
 from scw_signal.emulator import Emulator
 
@@ -70,7 +69,8 @@ def test_no_document_evaluates_what_may_have_failed() -> None:
 
 
 def test_the_rule_for_nftables_keeps_others_out() -> None:
-    reason = netns.missing() or ("" if shutil.which("nft") else "there is no nft(8)")
+    missing = [name for name in ("nft", "curl") if shutil.which(name) is None]
+    reason = netns.missing() or " ".join(missing) and f"there is no {missing[0]}"
     if reason:
         pytest.skip(reason)
     text = (ROOT / "docs/service.md").read_text()
@@ -89,7 +89,7 @@ def test_the_rule_for_nftables_keeps_others_out() -> None:
                 user: subprocess.run(
                     lab.guest.command(
                         *("setpriv", "--reuid", user, "--clear-groups"),
-                        *(BIN / "scw-metadata", "--timeout", "1", "hostname"),
+                        *("curl", "-s", "-m", "5", f"http://{SERVICE[4]}/conf"),
                     ),
                     env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
                     capture_output=True,
@@ -97,4 +97,5 @@ def test_the_rule_for_nftables_keeps_others_out() -> None:
                 ).returncode
                 for user in ("0", "65534", STRANGER)
             }
-    assert asked == {"0": 0, "65534": 0, STRANGER: 1}
+    refused = 7  # of curl(1)
+    assert asked == {"0": 0, "65534": 0, STRANGER: refused}

@@ -11,6 +11,7 @@ import ctypes
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -138,12 +139,8 @@ class Linux:
 
     def guest(self, words: Sequence[str], user: str | None = None) -> list[str]:
         """Return the command line that runs a command in the guest's namespace."""
-        become = (
-            ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"]
-            if user
-            else []
-        )
-        return ["nsenter", f"--net=/run/netns/{GUEST_PLACE}", "--", *become, *words]
+        switch = _switch_user(user) if user else []
+        return ["nsenter", f"--net=/run/netns/{GUEST_PLACE}", "--", *switch, *words]
 
     def service(self, words: Sequence[str]) -> list[str]:
         """Return the command line that runs a command in the service's namespace."""
@@ -244,6 +241,19 @@ class Linux:
     @staticmethod
     def _in(place: str, words: Sequence[str], *, check: bool = True) -> None:
         run(["nsenter", f"--net=/run/netns/{place}", "--", *words], check=check)
+
+
+def _switch_user(user: str) -> list[str]:
+    """Return the command line that runs a command as a user.
+
+    A Python below a directory that only root may enter, as /root is on most systems,
+    takes the right to read what others may not; it gives none to write.
+    """
+    words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    above = Path(sys.executable).resolve().parents
+    if not all(place.stat().st_mode & stat.S_IXOTH for place in above):
+        words += [f"--{kind}-caps=+dac_read_search" for kind in ("inh", "ambient")]
+    return [*words, "--"]
 
 
 def _copy_etc(target: Path) -> None:
