@@ -70,7 +70,7 @@ def test_no_document_evaluates_what_may_have_failed() -> None:
 
 def test_the_rule_for_nftables_keeps_others_out() -> None:
     missing = [name for name in ("nft", "curl") if shutil.which(name) is None]
-    reason = netns.missing() or " ".join(missing) and f"there is no {missing[0]}"
+    reason = netns.missing() or "".join(f"there is no {name}" for name in missing[:1])
     if reason:
         pytest.skip(reason)
     text = (ROOT / "docs/service.md").read_text()
