@@ -1,4 +1,4 @@
-"""`python3 -m scw_signal`: says which commands there are."""
+"""`python3 -m scw_signal`: lists the commands."""
 
 import os
 import sys

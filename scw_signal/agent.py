@@ -1,12 +1,12 @@
-"""What is done: the boot signal, and asking for the metadata.
+"""The use cases: send the boot signal, get the metadata.
 
-Each function here is a use case. What it works with (clock, network, service,
-store, log) comes in as arguments, so this is the whole story and no more:
+Each function is one use case. It gets its tools (clock, network, service, store,
+log) as arguments, so that the order of the work can be read here:
 
-    boot    wait for a route, wait for DNS, do what comes before the signal,
-            signal until acknowledged, leave the state and the metadata behind
-    signal  send one state, trying again as Patience says
-    fetch   get the metadata document, likewise
+    boot    wait for a route, wait for DNS, prepare (host name, user data),
+            signal until acknowledged, store the state and the metadata
+    signal  send one state, retrying as Patience says
+    fetch   get the metadata document, retrying as Patience says
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ if TYPE_CHECKING:
     from .transport import Service
     from .wire import Endpoint
 
-PREPARE_SECONDS = 30.0  # for the questions of what comes before the signal
-LATE_SECONDS = 600.0  # and for them once it has gone out: nothing waits any more
+PREPARE_SECONDS = 30.0  # to ask for what the preparation needs, before the signal ...
+LATE_SECONDS = 600.0  # ... and after it, when nothing waits for the answers
 USER_DATA_KEY = "cloud-init"  # where the console puts it
-METADATA_SECONDS = 60.0  # for the metadata, once the signal has gone out
-# A service whose reply names no state, and whose document has another one, has
-# denied the signal. Without a bound, the agent would signal forever to one that has
-# changed its reply and does not change its document.
+METADATA_SECONDS = 60.0  # to get the metadata after the signal
+# The service denies the signal if its reply names no state and its document has a
+# different one. Some day the service may change its reply and stop updating the
+# document; without this bound, the agent would then signal forever.
 MOST_DENIALS = 3
-DENIAL_SECONDS = 120.0  # from the first denial to the last, at least
+DENIAL_SECONDS = 120.0  # at least, from the first denial to the last
 
 T = TypeVar("T")
 
 
 class Receipt(NamedTuple):
-    """A signal that went out: what, to whom, and what it took."""
+    """A signal that was sent: the state, the address and the number of tries."""
 
     state: str
     confirmed: bool
@@ -87,14 +87,14 @@ class Patience:
         limit: str = "",
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """Take the bound in seconds (inf for none), which begins now.
+        """Start the time limit of `seconds` (inf for none).
 
-        `pause` waits for a delay and its floor (see Network.pause); `report`
-        hears of each failed try; `insist` says to try again after a refusal
-        too, and that nobody waits, so that the first delays may be longer;
-        `unattended`, that an error which is none of ours is a failed try, since
-        nobody is there to report it; `once`, not to try again at all; `limit` names
-        the option that `seconds` come from; `chance` draws from [0, 1).
+        `pause` waits for a delay and its floor (see Network.pause). `report` is
+        called for each failed try. `insist` retries after a refusal too, and makes
+        the first delays longer, since no person waits. `unattended` treats an
+        unexpected exception as a failed try, since no person could report it.
+        `once` makes one try only. `limit` names the option that sets `seconds`.
+        `chance` returns a random number from [0, 1).
         """
         self._clock = clock
         self._start = clock.monotonic()
@@ -108,14 +108,14 @@ class Patience:
         self._chance = chance
 
     def remaining(self) -> float:
-        """Return the seconds left, inf for no bound."""
+        """Return the seconds left, inf if there is no limit."""
         return self._seconds - (self._clock.monotonic() - self._start)
 
     def run(self, operation: Callable[[], T]) -> tuple[T, int]:
         """Call `operation` until it succeeds; return its result and the tries.
 
-        Raises GaveUpError when the time has passed, RefusedError when a refusal
-        ends it, and with `once` what the one try failed with.
+        Raises GaveUpError when the time is up, RefusedError when a refusal ends
+        the tries, and with `once` the error of the one try.
         """
         if self._unattended:
             operation = _translated(operation)
@@ -126,8 +126,8 @@ class Patience:
             if self._once or (isinstance(error, RefusedError) and not self._insist):
                 raise
             first = error
-        # Here, and not above: a first try that is good, which is nearly
-        # every one that a person makes, need not wait for tenacity.
+        # Imported here, because most commands succeed at the first try: they need
+        # not wait until tenacity is loaded.
         from .retrying import persist  # noqa: PLC0415
 
         before: ScwSignalError = first
@@ -152,14 +152,14 @@ class Patience:
         except (TryAgainError, RefusedError) as last:
             if isinstance(last, RefusedError) and not self._insist:
                 raise
-            # A last try that the limit itself has cut short says nothing of the cause.
+            # If the limit cut the last try short, its error does not tell the cause.
             told = before if self.remaining() <= 0 else last
             spent = f"{self._seconds - self.remaining():.1f}".removesuffix(".0")
             raise GaveUpError(f"{told}; gave up after {spent} s{self._limit}") from None
 
 
 class Preparation(NamedTuple):
-    """What root is to do before the signal, and who does it."""
+    """What root must do before the signal, and the process that does it."""
 
     root: Parent
     service: Service  # asks from a port below 1024
@@ -176,20 +176,20 @@ class Parts(NamedTuple):
 
     clock: Clock
     network: Network
-    await_dns: Callable[[], bool] | None  # tells whether it answered; None skips it
+    await_dns: Callable[[], bool] | None  # returns whether DNS answered; None skips it
     service: Service
     store: Store | None  # None where the run directory cannot be written
     log: Log
     patience: Callable[[str, float], Patience]  # by stage and seconds
-    narrow: Callable[[str], None]  # gives up what the rest can do without
+    narrow: Callable[[str], None]  # drops the privileges that later stages do not need
     preparation: Preparation | None = None
 
 
 def boot(parts: Parts, state: str, deadline: float = math.inf) -> Receipt:
-    """Do the whole work of a boot; return what went out.
+    """Do all the work of a boot; return the receipt of the signal.
 
-    `deadline` bounds the signal stage, in seconds. Raises ScwSignalError when
-    that has passed.
+    `deadline` limits the signal stage, in seconds. Raises ScwSignalError when it
+    has passed.
     """
     log, watch = parts.log, _Watch(parts.clock)
     _await_route(parts, watch)
@@ -220,8 +220,9 @@ def boot(parts: Parts, state: str, deadline: float = math.inf) -> Receipt:
     metadata = _metadata(parts)
     if left:
         _catch_up(parts, left)
-    # A socket that is left for the interpreter to close is asked for its name
-    # before, which takes the promise that is given up next: so it was with root's.
+    # If the interpreter closed this socket, it would first call getsockname(2).
+    # That needs a promise which the next line gives up. The socket to root is
+    # closed explicitly for the same reason.
     parts.network.close()
     parts.narrow("leave")
     if not receipt.confirmed and metadata is not None:
@@ -238,11 +239,11 @@ def signal(
     patience: Patience,
     settle: Callable[[float], bool] = lambda _budget: False,
 ) -> Receipt:
-    """Signal `state`, as often as `patience` says, until it is acknowledged.
+    """Signal `state` until it is acknowledged, retrying as `patience` says.
 
-    Where a reply names no state, `settle` tells within a budget of seconds whether
-    the signal is confirmed, or raises what the try has failed with. Raises what the
-    last try failed with.
+    If a reply names no state, `settle` gets a budget in seconds and tells whether
+    the signal is confirmed, or raises the error of this try. Raises the error of the
+    last try.
     """
 
     def once() -> tuple[bool, Endpoint]:
@@ -256,9 +257,9 @@ def signal(
 
 
 def fetch(service: Service, patience: Patience) -> Metadata:
-    """Get the metadata document, trying as often as `patience` says.
+    """Get the metadata document, retrying as `patience` says.
 
-    Raises what the last try failed with.
+    Raises the error of the last try.
     """
 
     def once() -> Metadata:
@@ -280,7 +281,7 @@ def ask(service: Service, budget: float) -> Metadata:
 def user_data_keys(service: Service, patience: Patience) -> list[str]:
     """Return the keys of the user data.
 
-    `service` asks from a port below 1024. Raises what the last try failed with.
+    `service` asks from a port below 1024. Raises the error of the last try.
     """
 
     def once() -> list[str]:
@@ -299,11 +300,11 @@ def user_data(
 ) -> bytes:
     """Read (GET), set (PATCH) or delete (DELETE) user data; return the value read.
 
-    Each of them may be sent twice and does the same as once. `service` asks from
-    a port below 1024. Raises NoSuchKeyError, or what the last try failed with.
+    Sending any of them twice has the same effect as sending it once. `service` asks
+    from a port below 1024. Raises NoSuchKeyError, or the error of the last try.
     """
     request = wire.user_data_request(method, key, value)
-    arrived = False  # an earlier try, perhaps
+    arrived = False  # whether an earlier try may have reached the service
 
     def once() -> bytes:
         nonlocal arrived
@@ -321,7 +322,7 @@ def user_data(
             return wire.judge_user_data(reply, key)
         except NoSuchKeyError:
             if method == "DELETE" and before:
-                return b""  # that try had done it
+                return b""  # the earlier try deleted it
             raise
 
     return patience.run(lambda: service.attempt(once))[0]
@@ -333,7 +334,7 @@ def confirms(metadata: Metadata, state: str) -> bool:
 
 
 def metadata_files(metadata: Metadata) -> dict[str, bytes]:
-    """Return the files that carry the metadata, for scripts, by name."""
+    """Return the metadata files for scripts: their contents, by file name."""
     pairs = document.flatten(metadata.document)
     return {
         store.METADATA_JSON: metadata.body,
@@ -346,7 +347,7 @@ def _await_route(parts: Parts, watch: _Watch) -> None:
     log.debug("network: looking for a route")
     try:
         endpoint = parts.network.await_route(lambda waited: _no_route(log, waited))
-    except Exception as error:  # noqa: BLE001 - the signal may go out all the same
+    except Exception as error:  # noqa: BLE001 - the signal may still get through
         log.warning(f"network: {_described(error)}; signalling all the same")
     else:
         log.info(f"network: a route to {endpoint.host} after {watch.peek():.1f} s")
@@ -370,7 +371,7 @@ def _await_dns(parts: Parts, watch: _Watch) -> None:
 
 
 def _prepare(parts: Parts) -> Preparation | None:
-    """Do what comes before the signal; return what is left to do after it."""
+    """Prepare before the signal; return what is left to do after it."""
     if parts.preparation is None:
         return None
     left = _perform(
@@ -384,7 +385,7 @@ def _prepare(parts: Parts) -> Preparation | None:
 
 
 def _catch_up(parts: Parts, left: Preparation) -> None:
-    """Do after the signal what could not be done before."""
+    """Do after the signal what could not be done before it."""
     left = _perform(parts, left, parts.patience("prepare", LATE_SECONDS))
     if left:
         parts.log.error(f"prepare: gave up; not done in this boot: {_named(left)}")
@@ -392,9 +393,9 @@ def _catch_up(parts: Parts, left: Preparation) -> None:
 
 
 def _perform(parts: Parts, due: Preparation, patience: Patience) -> Preparation:
-    """Do what root is asked for; return what the service has kept from being done.
+    """Do the preparations; return those for which the service gave no answer.
 
-    Nothing is raised: what fails is logged, and the signal goes out all the same.
+    Failures are logged, not raised: the signal must go out in any case.
     """
     log = parts.log
     try:
@@ -402,7 +403,7 @@ def _perform(parts: Parts, due: Preparation, patience: Patience) -> Preparation:
     except ScwSignalError as error:
         log.warning(f"prepare: {error}")
         return due
-    _leave(parts, metadata_files(metadata))  # a script may look there
+    _leave(parts, metadata_files(metadata))  # the script may read them
     if due.hostname:
         due = due._replace(hostname=False)
         try:
@@ -422,7 +423,7 @@ def _perform(parts: Parts, due: Preparation, patience: Patience) -> Preparation:
 
 
 def _user_data(service: Service, patience: Patience) -> bytes | None:
-    """Return the user data for the first boot, None where there is none."""
+    """Return the user data for the first boot, or None if there is none."""
     if USER_DATA_KEY not in user_data_keys(service, patience):
         return None
     return user_data(service, patience, "GET", USER_DATA_KEY)
@@ -445,7 +446,7 @@ def _run(parts: Parts, root: Parent, metadata: Metadata, script: bytes | None) -
 
 
 def _string(metadata: Metadata, key: str) -> str:
-    """Return a value of the document; raises NonsenseError where it is no string."""
+    """Return a string of the document; raises NonsenseError if it is not one."""
     value = metadata.document.get(key)
     if not isinstance(value, str) or not value:
         raise NonsenseError(f"the metadata has no usable {key}; nothing is changed")
@@ -461,7 +462,7 @@ def _named(due: Preparation) -> str:
 
 
 class _Settlement:
-    """What the document says of a signal whose reply named no state."""
+    """Asks the document about a signal whose reply named no state."""
 
     def __init__(self, service: Service, state: str, clock: Clock) -> None:
         self._service, self._state, self._clock = service, state, clock
@@ -469,11 +470,11 @@ class _Settlement:
         self._first = math.inf  # moment of the first denial
 
     def __call__(self, budget: float) -> bool:
-        """Tell whether the document confirms the signal; False: it cannot tell.
+        """Return True if the document confirms the signal, False if it cannot tell.
 
-        Raises OtherStateError where it denies the signal, at last not any more, and
-        TryAgainError where there is no document: not to be able to look is no
-        confirmation.
+        Raises OtherStateError if the document denies the signal; after MOST_DENIALS
+        over at least DENIAL_SECONDS it returns False instead. Raises TryAgainError if
+        the document cannot be read, since that confirms nothing.
         """
         try:
             found = ask(self._service, budget).document.get("state_detail")
@@ -506,7 +507,7 @@ def _metadata(parts: Parts) -> Metadata | None:
 
 
 def _read_back(receipt: Receipt, metadata: Metadata, log: Log) -> Receipt:
-    """Look in the document for what the acknowledgement did not say."""
+    """Look in the document for the state that the acknowledgement did not name."""
     if confirms(metadata, receipt.state):
         log.info(f"signal: confirmed, /conf says {receipt.state!r}")
         return receipt._replace(confirmed=True)
@@ -516,7 +517,7 @@ def _read_back(receipt: Receipt, metadata: Metadata, log: Log) -> Receipt:
 
 
 def _leave(parts: Parts, files: dict[str, bytes]) -> bool:
-    """Write files if that can be done; a boot goes on without them."""
+    """Write files if possible; a boot goes on without them."""
     if parts.store is None:
         return False
     try:
@@ -529,7 +530,7 @@ def _leave(parts: Parts, files: dict[str, bytes]) -> bool:
 
 
 def _report(receipt: Receipt, stages: tuple[float, float, float]) -> dict[str, bytes]:
-    """Return the state file: what was signalled, and what it took."""
+    """Return the state file: the signal, its tries and the time of each stage."""
     network, dns, signal_ = (f"{seconds:.3f}" for seconds in stages)
     pairs = (
         ("STATE_DETAIL", receipt.state),
@@ -544,7 +545,7 @@ def _report(receipt: Receipt, stages: tuple[float, float, float]) -> dict[str, b
 
 
 def _no_route(log: Log, waited: float) -> float:
-    """Log that there is still no route; return when to say so again."""
+    """Log that there is still no route; return the seconds until the next report."""
     if waited < backoff.REPORT_FIRST:
         log.info("network: waiting for a route")
         return backoff.REPORT_FIRST
@@ -553,7 +554,7 @@ def _no_route(log: Log, waited: float) -> float:
 
 
 def _translated(operation: Callable[[], T]) -> Callable[[], T]:
-    """Have an error that is none of ours count as a failed try."""
+    """Make an unexpected exception count as a failed try."""
 
     def translated() -> T:
         try:
@@ -567,7 +568,7 @@ def _translated(operation: Callable[[], T]) -> Callable[[], T]:
 
 
 def _described(error: Exception) -> str:
-    from .log import bug  # noqa: PLC0415 - a command by hand loads no syslog
+    from .log import bug  # noqa: PLC0415 - the commands do not load syslog
 
     return bug(error)
 

@@ -1,4 +1,4 @@
-"""The clock seam: everything that waits, waits here, and tests bring their own.
+"""The clock: every wait goes through it, and tests replace it.
 
 Only monotonic time is used. The wall clock jumps at boot, when ntpd(8) sets it.
 """
@@ -15,41 +15,41 @@ if TYPE_CHECKING:
 
     from .stop import Stop
 
-# poll(2) takes milliseconds in an int; a longer wait is made of several.
+# poll(2) takes milliseconds as an int, so a longer wait needs several calls.
 LONGEST_POLL = 86_400.0
-TICK = 1.0  # seconds, while somebody wants to know that a wait goes on
+TICK = 1.0  # seconds between calls of `tick`
 
 
 class Clock:
-    """Monotonic seconds, and waiting on file descriptors for as long as that."""
+    """Measures monotonic seconds, and waits for time and file descriptors."""
 
     def __init__(
         self, stop: Stop | None = None, tick: Callable[[], None] | None = None
     ) -> None:
-        """Take what ends every wait, if anything does.
+        """Take the stop that ends every wait, if there is one.
 
-        `tick` is called while a wait goes on, at least each second.
+        `tick` is called at least once a second during a wait.
         """
         self._stop = stop
         self._tick = tick
 
     def monotonic(self) -> float:
-        """Return seconds since an arbitrary start, which never go back."""
+        """Return the seconds since an arbitrary start; they never go back."""
         return time.monotonic()
 
     def wait(self, seconds: float, *descriptors: int) -> bool:
         """Wait until one of `descriptors` is readable, or for `seconds`.
 
-        Returns whether one is readable; one that was closed at its other end
-        or is broken counts as readable. `seconds` may be math.inf. Raises
-        Stopped as soon as this process was told to stop.
+        Returns whether one is readable. A descriptor that is broken, or whose other
+        end is closed, counts as readable. `seconds` may be math.inf. Raises Stopped
+        as soon as this process is told to stop.
         """
         return self._poll(seconds, descriptors, select.POLLIN)
 
     def wait_writable(self, seconds: float, descriptor: int) -> bool:
-        """Wait until `descriptor` is writable; otherwise as `wait`.
+        """Wait until `descriptor` is writable; otherwise like `wait`.
 
-        A socket is when its connection has come about, or has failed.
+        A connecting socket becomes writable when it has connected or failed.
         """
         return self._poll(seconds, (descriptor,), select.POLLOUT)
 
@@ -65,7 +65,7 @@ class Clock:
         longest = LONGEST_POLL if self._tick is None else TICK
         while True:
             left = min(end - self.monotonic(), longest)
-            # Rounded up: a wait that ends early would be made again, busily.
+            # Rounded up: if poll ended too early, this loop would spin.
             ready = poll.poll(max(0, math.ceil(left * 1000)))
             if self._stop is not None:
                 self._stop.check()

@@ -1,10 +1,10 @@
-"""The metadata document: parsed from JSON, and laid flat under text keys.
+"""The metadata document: parsed from JSON, and flattened to text keys.
 
-What is known of the service's own text form, which these keys follow: KEY is
-the path joined by `_` in upper case; a list is its length, then KEY_0 and on;
-a dict is the names of its keys, then KEY_NAME; booleans are True and False.
-The shapes drift with the years (`public_ip` has been a string, an object and
-null), so nothing here expects any key to be there.
+The keys follow the service's own text form: KEY is the path, joined by `_`, in
+upper case. A list has its length as value, and its items are KEY_0 and so on. A
+dict has the names of its keys as value, and its items are KEY_NAME. Booleans are
+True and False. The document changes over the years (`public_ip` has been a string,
+an object and null), so this code does not expect any key to exist.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .flat import canonical
 
 Node: TypeAlias = "bool | int | float | str | list[Node] | dict[str, Node] | None"
 
-# A real document has a few hundred values, four deep. The bounds keep a hostile
-# one of 512 KiB, the most that is read, from taking the agent above 64 MiB in all:
-# quoted for a shell, a character can become five of four bytes each.
+# A real document has a few hundred values in four levels. With these bounds, even a
+# hostile document of 512 KiB, the most that is read, keeps the agent below 64 MiB:
+# quoted for a shell, one character can become five of four bytes each.
 MAX_NODES = 20_000
 MAX_DEPTH = 64
-MAX_KEY = 128  # characters of a flat key, which repeats the names of its parents
+MAX_KEY = 128  # characters of a flat key, which includes the names of its parents
 MAX_HOSTNAME = 253
 _HOSTNAME = re.compile(
     r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*",
@@ -32,8 +32,8 @@ _HOSTNAME = re.compile(
 )
 _BOM = b"\xef\xbb\xbf"
 _BRACKET = re.compile(rb"[][{}]")
-# One that does not end goes on to the end of the text: else each quotation mark in
-# it would be looked at as the beginning of another.
+# A string without its closing quotation mark matches up to the end of the text.
+# Otherwise the search would start again at each quotation mark in it.
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 
 
@@ -52,14 +52,13 @@ def parse(body: bytes) -> dict[str, Node]:
 
 
 def decode(body: bytes) -> Node:
-    """Return the value of a JSON text, which has MAX_NODES in it at most.
+    """Return the value of a JSON text.
 
-    Raises NonsenseError, also for nesting deeper than MAX_DEPTH. How many values
-    there are and how deep they go is looked at before the parser builds anything:
-    how deep it goes itself, and with how much of the stack, changes with the version
-    of Python and the system.
+    Raises NonsenseError, also for more than MAX_NODES values or nesting deeper than
+    MAX_DEPTH. Both are checked before the parser runs: its own limit of depth, and
+    the stack that it uses, depend on the version of Python and on the system.
     """
-    # At least one of these per value.
+    # Each value has at least one of these.
     if sum(map(body.count, (b",", b"[", b"{"))) > MAX_NODES:
         raise NonsenseError(f"the document has more than {MAX_NODES} values")
     if _depth(body) > MAX_DEPTH:
@@ -80,7 +79,7 @@ def decode(body: bytes) -> Node:
 def walk(document: dict[str, Node]) -> dict[str, Node]:
     """Return every value of the document, containers too, by its flat key.
 
-    In the document's order. Where two paths make the same key, the first has it.
+    They keep the document's order. If two paths make the same key, the first wins.
     """
     found: dict[str, Node] = {}
 
@@ -115,12 +114,12 @@ def _scalar(node: Node) -> str | None:
 
 
 def _clean(value: str) -> str:
-    """Replace lone surrogates, which JSON can spell and UTF-8 cannot."""
+    """Replace lone surrogates, which exist in JSON but not in UTF-8."""
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _number(literal: str) -> float:
-    """Parse a JSON float; NaN, Infinity and 1e999 are no JSON numbers."""
+    """Parse a JSON float; NaN, Infinity and 1e999 are not JSON numbers."""
     number = float(literal)
     if not math.isfinite(number):
         raise ValueError(literal)
@@ -128,7 +127,7 @@ def _number(literal: str) -> float:
 
 
 def _depth(body: bytes) -> int:
-    """Return how deep a JSON text is nested, up to where it is none."""
+    """Return how deep a JSON text is nested; also works if it is broken JSON."""
     deepest = depth = 0
     for bracket in _BRACKET.findall(_STRING.sub(b"", body)):
         depth += 1 if bracket in b"[{" else -1
@@ -137,7 +136,7 @@ def _depth(body: bytes) -> int:
 
 
 def _check(node: Node, length: int = -1) -> None:
-    """Hold the flat keys in a value against the bound; `length` is that of its own."""
+    """Check the length of the flat keys in a value; `length` is that of its own key."""
     if length > MAX_KEY:
         raise NonsenseError(f"the document has keys of more than {MAX_KEY} characters")
     if isinstance(node, dict):
@@ -153,7 +152,7 @@ def _looks_like(body: bytes) -> str:
 
 
 def is_hostname(name: str) -> bool:
-    """Tell whether a name is one for a host: RFC 1123, 2.1, and no address."""
+    """Tell whether this is a host name (RFC 1123, 2.1), and not an address."""
     return (
         len(name) <= MAX_HOSTNAME
         and _HOSTNAME.fullmatch(name) is not None

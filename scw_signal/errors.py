@@ -1,13 +1,13 @@
-"""The project's errors: one root, and leaves that say what to do.
+"""The project's errors: one base class, and subclasses that say what to do.
 
-Whatever a library or the kernel raises is translated into one of these at the
-edge where it happened (`transport`, `network`, `store`); the rest of the code
-knows no other errors. The text of each is one line, fit to be shown.
+`transport`, `network` and `store` translate the errors of libraries and of the
+kernel into these; the rest of the code handles no other errors. The text of each is
+one line that can be shown to the user.
 """
 
 
 class ScwSignalError(Exception):
-    """The root: something went wrong, and the text says what."""
+    """The base class: something went wrong, and the text says what."""
 
 
 class UsageError(ScwSignalError):
@@ -19,30 +19,30 @@ class NoSuchKeyError(ScwSignalError):
 
 
 class NotRootError(ScwSignalError):
-    """Something that only root may do was tried by somebody else."""
+    """Only root may do this, and this process is not root."""
 
 
 class DutyError(ScwSignalError):
-    """What root was asked to do before the signal could not be done."""
+    """The root process could not do what the agent asked for."""
 
 
 class RefusedError(ScwSignalError):
-    """The service answered, and the answer is no: a 3xx or a lasting 4xx.
+    """The service refused: a 3xx, or a 4xx that is not temporary.
 
-    The agent tries again as after any failure, for the answer may be the service's own
-    mistake; a person is told at once.
+    The agent retries as after any failure, since the service may be wrong. A command
+    reports it at once.
     """
 
 
 class TryAgainError(ScwSignalError):
-    """A try failed, and the next one may not."""
+    """A try failed, but the next one may succeed."""
 
     def __init__(
         self, message: str, *, after: float = 0.0, overload: bool = False
     ) -> None:
         """Take the message, and the seconds that the service asked us to wait.
 
-        `overload` says that the service may have more to do than it can.
+        `overload` says that the service may be overloaded.
         """
         super().__init__(message)
         self.after = after
@@ -50,27 +50,27 @@ class TryAgainError(ScwSignalError):
 
 
 class UnreachableError(TryAgainError):
-    """No connection came about at any address of the service."""
+    """No address of the service accepted a connection."""
 
 
 class BrokenOffError(TryAgainError):
-    """A connection came about, and ended or fell silent before a whole reply."""
+    """A connection was made, but it ended or fell silent before a whole reply."""
 
 
 class UnavailableError(TryAgainError):
-    """The service answered that it cannot answer now: 404, 408, 425, 429, 5xx."""
+    """The service is not available now: 404, 408, 425, 429, 5xx."""
 
 
 class OtherStateError(TryAgainError):
-    """The service names another state than the one that was sent."""
+    """The service names a different state than the one that was sent."""
 
 
 class NonsenseError(TryAgainError):
-    """The reply is not what was asked for, as an HTML page where JSON was due."""
+    """The reply is not what was asked for, such as HTML instead of JSON."""
 
 
 class GaveUpError(ScwSignalError):
-    """The time for trying has passed; the text says what the last try failed with."""
+    """The time limit has passed; the text has the error of the last try."""
 
 
 class StoreError(ScwSignalError):
@@ -78,7 +78,7 @@ class StoreError(ScwSignalError):
 
 
 class Stopped(BaseException):
-    """SIGTERM or SIGINT came: no error, and no handler of errors shall keep it."""
+    """SIGTERM or SIGINT came. Not an Exception, so that error handlers let it pass."""
 
     def __init__(self, number: int) -> None:
         """Take the number of the signal."""

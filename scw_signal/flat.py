@@ -1,9 +1,9 @@
-r"""The form of the metadata that a look-up reads without parsing JSON.
+r"""The flat form of the metadata: a look-up reads it without parsing JSON.
 
-A text file: a first line that names the format, then a line a key, `NAME=value`,
-or just `NAME` for null. Backslashes and newlines in either part are escaped as
-`\\` and `\n`, and an equals sign in a name as `\e`, so that a plain search for
-a line that begins with the name finds the key and nothing else.
+It is a text file. The first line names the format. Each further line is a key,
+`NAME=value`, or just `NAME` for null. Backslashes and newlines are escaped as `\\`
+and `\n`, and an equals sign in a name as `\e`. So a plain search for a line that
+begins with the name finds that key and nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 HEADER = "# scw-signal flat metadata 1\n"
 
-# ASCII only: str.upper() makes an I of a dotless i, and ID of another key.
+# ASCII only: str.upper() turns a dotless i into I, so a different key would become ID.
 _CANONICAL = str.maketrans("abcdefghijklmnopqrstuvwxyz.", "ABCDEFGHIJKLMNOPQRSTUVWXYZ_")
 
 
@@ -32,7 +32,7 @@ def dump(pairs: Iterable[tuple[str, str | None]]) -> str:
 
 
 def load(flat: str) -> Iterator[tuple[str, str | None]]:
-    """Give back the pairs that `dump` was given, in their order."""
+    """Return the pairs that `dump` was given, in their order."""
     for line in flat[len(HEADER) : -1].split("\n") if is_flat(flat) else ():
         if line:
             name, equals, value = line.partition("=")
@@ -45,9 +45,9 @@ def is_flat(flat: str) -> bool:
 
 
 def find(flat: str, name: str) -> tuple[bool, str | None]:
-    """Look one name up: whether it is there, and its value.
+    """Look up a name; return whether it exists, and its value.
 
-    `name` is spelled as `canonical` spells it.
+    `name` must be spelled as `canonical` spells it.
     """
     start = f"\n{_name(name)}"
     at = flat.find(start + "=")
@@ -68,7 +68,7 @@ def _escape(value: str) -> str:
 def _unescape(value: str) -> str:
     if "\\" not in value:
         return value
-    # Backslash pairs first, or the second half of one would begin an escape.
+    # Split at pairs of backslashes first: the second one of a pair begins no escape.
     return "\\".join(
         part.replace("\\n", "\n").replace("\\e", "=") for part in value.split("\\\\")
     )

@@ -1,17 +1,16 @@
-"""SSH public keys in the metadata: which may log in, as authorized_keys lines.
+"""SSH public keys in the metadata, as authorized_keys lines.
 
 They come from two places: `ssh_public_keys`, which has been a list of lines and
 a list of objects with a `key`, and tags `AUTHORIZED_KEY=...`, in which `_` stands
 for a space.
 
-Strategy: a line is taken apart and put together again from its parts, so that
-what is printed is one key, on one line, without options: in authorized_keys,
-whatever stands before the type is an option, and can be a command. A line that
-fails costs that line only. Whether the numbers inside make a key is for sshd(8) to
-judge, which does.
+Strategy: each line is parsed and rebuilt from its parts. So the output is always one
+key, on one line, without options: in authorized_keys, everything before the type is
+an option, and can be a command. A bad line is left out; the others are kept. sshd(8)
+itself checks whether the numbers inside are a valid key.
 
-Left out besides: ssh-dss, which OpenSSH no longer takes, and certificates, which
-say nothing in authorized_keys.
+Also left out: ssh-dss, which OpenSSH no longer accepts, and certificates, which
+have no meaning in authorized_keys.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ if TYPE_CHECKING:
     from .document import Node
 
 TAG = "AUTHORIZED_KEY="
-# Characters, comment included; a key for RSA of 16384 bits has 2800.
+# Characters, including the comment; an RSA key of 16384 bits has 2800.
 LONGEST_KEY_LINE = 8192
 _BREAKS = frozenset("\n\r\0")
-# What a public key to log in with can be: sshd(8), AUTHORIZED_KEYS FILE FORMAT.
+# The types of login keys: sshd(8), AUTHORIZED_KEYS FILE FORMAT.
 KINDS = frozenset(
     {
         "ssh-ed25519",
@@ -45,15 +44,15 @@ KINDS = frozenset(
 
 
 class _RejectedError(Exception):
-    """A line is no key to log in with; the text says why."""
+    """A line is not a login key; the text says why."""
 
 
 def authorized_keys(document: dict[str, Node]) -> tuple[list[str], list[str]]:
-    """Return the lines for authorized_keys, and what was wrong with others.
+    """Return the lines for authorized_keys, and the complaints about bad lines.
 
-    In the document's order, the account's keys first, each key once whatever
-    its comment is. A complaint is one printable line that begins with the key
-    under which the metadata has the culprit, as in `tags.3`.
+    The account's keys come first, in the document's order. A key that appears
+    twice, perhaps with another comment, is returned once. A complaint is one
+    printable line; it begins with the metadata key of the bad line, such as `tags.3`.
     """
     lines: dict[tuple[str, bytes], str] = {}
     complaints = []
@@ -69,7 +68,7 @@ def authorized_keys(document: dict[str, Node]) -> tuple[list[str], list[str]]:
 
 
 def _candidates(document: dict[str, Node]) -> Iterator[tuple[str, Node]]:
-    """Give what claims to be a key, each with its place in the document."""
+    """Yield everything that may be a key, with its place in the document."""
     account = document.get("ssh_public_keys")
     if isinstance(account, list):
         for index, entry in enumerate(account):
@@ -84,7 +83,7 @@ def _candidates(document: dict[str, Node]) -> Iterator[tuple[str, Node]]:
 
 
 def _parse(node: Node) -> tuple[str, bytes, str]:
-    """Take a line apart: the type, the blob, the comment; raises _RejectedError."""
+    """Split a line into type, blob and comment; raises _RejectedError."""
     if not isinstance(node, str):
         raise _RejectedError("there is no key where one was due")
     line = node.strip()
@@ -99,14 +98,14 @@ def _parse(node: Node) -> tuple[str, bytes, str]:
             " with"
         )
     blob = _decoded(encoded)
-    # Its first string: RFC 4251, section 5.
+    # The blob begins with its type as a string: RFC 4251, section 5.
     if not blob.startswith(len(kind).to_bytes(4, "big") + kind.encode()):
         raise _RejectedError(f"says {kind}, but is another type of key")
     return kind, blob, _cleaned(comment)
 
 
 def _decoded(encoded: str) -> bytes:
-    """Decode base64 as RFC 4648 has it: padded, no other character, no spare bits."""
+    """Decode base64 strictly (RFC 4648): padded, no other character, no spare bits."""
     try:
         blob = base64.b64decode(encoded, validate=True)
     except ValueError:
@@ -117,6 +116,6 @@ def _decoded(encoded: str) -> bytes:
 
 
 def _cleaned(comment: str) -> str:
-    """Return what can be shown of a comment, which is never worth a key."""
+    """Return the printable part of a comment: no key is rejected for its comment."""
     shown = (char if char.isprintable() else " " for char in comment)
     return " ".join("".join(shown).split())

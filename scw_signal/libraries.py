@@ -1,8 +1,8 @@
-"""Tells whether the libraries are here, and neither too old nor too new.
+"""Checks that the libraries are installed, and neither too old nor too new.
 
-The agent asks before it imports the first of them, `scw-signald -n` tells it, and
-packaging/install runs this file as a script. Only the names of directories are looked
-at: importlib.metadata would cost the agent 45 ms.
+The agent runs this check before it imports them, `scw-signald -n` reports it, and
+packaging/install runs this file as a script. It only looks at the names of
+directories: importlib.metadata would cost the agent 45 ms.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-# From, and before. setup.cfg and packaging/install say the same.
+# At least, and less than. setup.cfg and packaging/install have the same numbers.
 REQUIRED = {
     "urllib3": ("1.26.18", "3"),
     "tenacity": ("8.5", "10"),
@@ -20,7 +20,7 @@ REQUIRED = {
 def fault(path: list[str]) -> str:
     """Return what is wrong with the libraries on a module search path, in one line.
 
-    Empty if nothing is. A library whose version cannot be found out counts as good.
+    Empty if nothing is wrong. A library whose version is unknown counts as good.
     """
     return "; ".join(filter(None, (_fault(name, path) for name in REQUIRED)))
 
@@ -38,7 +38,7 @@ def _fault(name: str, path: list[str]) -> str:
 
 
 def _directory(name: str, path: list[str]) -> str | None:
-    """Return the directory from which the library would be imported."""
+    """Return the directory from which Python would import the library."""
     for directory in path:
         if os.path.exists(f"{directory}/{name}/__init__.py"):  # noqa: PTH110 - pathlib is slow to load
             return directory
@@ -46,7 +46,7 @@ def _directory(name: str, path: list[str]) -> str | None:
 
 
 def _version(name: str, directory: str) -> str:
-    """Return the version that is written in the name beside the library's own."""
+    """Return the version, which is in the name of the library's -info directory."""
     try:
         names = os.listdir(directory)  # noqa: PTH208
     except OSError:
@@ -60,7 +60,7 @@ def _version(name: str, directory: str) -> str:
 
 
 def _numbers(version: str) -> list[int]:
-    """Return the leading numbers of a version; what follows them is no part of it."""
+    """Return the leading numbers of a version; the rest is ignored."""
     numbers = []
     for part in version.split("."):
         digits = part[: len(part) - len(part.lstrip("0123456789"))]

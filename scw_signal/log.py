@@ -1,4 +1,4 @@
-"""The log: syslog or standard error behind one face, a line a message."""
+"""The log: one line a message, to syslog or to standard error."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from .errors import ScwSignalError
 
 LONGEST_MESSAGE = 500  # characters
-MOST_FAILURES = 16  # different failures that a Reporter tells apart
+MOST_FAILURES = 16  # different failures that a Reporter keeps apart
 
 
 def bug(error: Exception) -> str:
-    """Say what an error is that is none of ours, with all that a report needs."""
+    """Describe an unexpected exception, with everything that a bug report needs."""
     system = os.uname()
     return (
         f"internal error, please report this line: scw-signal {__version__},"
@@ -33,19 +33,19 @@ def bug(error: Exception) -> str:
 
 
 class Log:
-    """Lines of four levels; what is shown in them is made safe to show."""
+    """A log with four levels; it escapes what is not safe to show."""
 
     def __init__(self, sink: Callable[[int, str], None], *, verbose: bool) -> None:
-        """Take where lines go, and whether debug lines do as well."""
+        """Take where lines go, and whether to log debug lines too."""
         self._sink = sink
         self.verbose = verbose
 
     def error(self, message: str) -> None:
-        """Log why the work cannot be done."""
+        """Log a failure that ends the work."""
         self._sink(syslog.LOG_ERR, printable(message, LONGEST_MESSAGE))
 
     def warning(self, message: str) -> None:
-        """Log what is wrong though the work goes on."""
+        """Log a failure after which the work goes on."""
         self._sink(syslog.LOG_WARNING, printable(message, LONGEST_MESSAGE))
 
     def info(self, message: str) -> None:
@@ -59,24 +59,24 @@ class Log:
 
 
 def to_syslog(identity: str) -> Callable[[int, str], None]:
-    """Return a sink that is syslog(3), facility daemon."""
-    # Connected now: after the lock-down it may be too late.
+    """Return a sink that writes to syslog(3), facility daemon."""
+    # Connect now: after the lock-down it may be too late.
     syslog.openlog(identity, syslog.LOG_PID | syslog.LOG_NDELAY, syslog.LOG_DAEMON)
     return syslog.syslog
 
 
 def place(platform: str, *, systemd: bool) -> str:
-    """Say where a person finds what `to_syslog` logs, as far as that is known."""
+    """Say where to read what `to_syslog` logs, as far as that is known."""
     if systemd:
         return "the journal (journalctl -t scw-signald)"
     return "/var/log/daemon" if platform.startswith("openbsd") else "syslog, as daemon"
 
 
 def to_stderr(identity: str) -> Callable[[int, str], None]:
-    """Return a sink that is standard error.
+    """Return a sink that writes to standard error.
 
-    A line that nobody makes room for is dropped: neither the signal nor a stop
-    waits for the reader of a pipe.
+    If standard error is a full pipe, the line is dropped: neither the signal nor a
+    stop may wait for its reader.
     """
     ready = select.poll()
     ready.register(2, select.POLLOUT)
@@ -86,31 +86,30 @@ def to_stderr(identity: str) -> Callable[[int, str], None]:
             if ready.poll(0):
                 os.write(2, f"{identity}: {message}\n".encode(errors="replace"))
         except OSError:
-            pass  # nobody is left to be told
+            pass  # nobody reads it
 
     return sink
 
 
 class Reporter:
-    """Tells of failed tries without telling the same thing all the time.
+    """Reports failed tries, but does not repeat the same line all the time.
 
-    A failure is logged at once when it is new, and then at growing intervals
-    (see backoff.report_interval) while it goes on. In between, a verbose log has it
-    as a detail.
+    A new failure is logged at once. While it goes on, it is logged again at growing
+    intervals (see backoff.report_interval), and in between at debug level.
     """
 
     def __init__(self, stage: str, clock: Clock, log: Log) -> None:
-        """Take the name of the stage, which each line begins with."""
+        """Take the name of the stage; each line begins with it."""
         self._stage = stage
         self._clock = clock
         self._log = log
         self._told: dict[str, tuple[int, float]] = {}
 
     def failed(self, error: ScwSignalError, tries: int, delay: float) -> None:
-        """Take note of a failed try, their number, and the seconds to the next."""
+        """Report a failed try, the tries so far, and the seconds to the next one."""
         text = str(error)
-        # Past a few different texts, some of which the service may word, all
-        # new ones share one place and so its intervals.
+        # The service may influence the texts, so only a few are kept apart. All
+        # further ones share one entry and its intervals.
         key = text if text in self._told or len(self._told) < MOST_FAILURES else ""
         reports, due = self._told.get(key, (0, 0.0))
         now = self._clock.monotonic()

@@ -1,8 +1,8 @@
-"""Waits for a route, by event: what the kernel knows, without sending anything.
+"""Waits for a route without sending anything.
 
-connect(2) on a UDP socket looks the route up and sends no packet. A routing
-socket says when it is worth looking again: route(4) on the BSDs, rtnetlink(7)
-on Linux. Where there is neither, once a second has to do.
+connect(2) on a UDP socket looks up the route and sends no packet. A routing socket
+reports changes: route(4) on the BSDs, rtnetlink(7) on Linux. Without one, the kernel
+is asked once a second.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from .clock import Clock
     from .wire import Endpoint
 
-# No descriptor or no memory for a socket says nothing of a route.
+# These errors say that there is no descriptor or no memory, nothing about a route.
 _NO_SOCKET = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-POLL_SECONDS = 1.0  # between looks, where no routing socket tells when to look
+POLL_SECONDS = 1.0  # between look-ups, if there is no routing socket
 
 # rtnetlink(7): links, and the addresses and routes of IPv4 and of IPv6.
 _RTMGRP = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 # OpenBSD's <net/route.h>; the filter is a set of bits, one per message type.
 _AF_ROUTE, _ROUTE_MSGFILTER = 17, 1
-_NETBSD_AF_ROUTE = 34  # there 17 is what NetBSD 5 had
+_NETBSD_AF_ROUTE = 34  # 17 is the old one, of NetBSD 5
 _RTM_ADD, _RTM_DELETE, _RTM_CHANGE = 0x1, 0x2, 0x3
 _RTM_NEWADDR, _RTM_DELADDR, _RTM_IFINFO = 0xC, 0xD, 0xE
 _RTM_DESYNC, _RTM_CHGADDRATTR = 0x10, 0x14
@@ -38,26 +38,26 @@ _RTM_FILTER = sum(
         _RTM_IFINFO, _RTM_DESYNC, _RTM_CHGADDRATTR,
     )
 )  # fmt: skip
-# All BSDs agree on the start of a message: its length in two bytes, a version, the
-# type. Where there is no filter, look-ups that fail are reported, ours among them:
-# taking that for a change would make us look again, forever.
+# On all BSDs a message begins with its length in two bytes, a version and the type.
+# Without a filter the kernel also reports failed look-ups, including ours: taking one
+# for a change would make us look again, forever.
 _TYPE = slice(3, 4)
 _RTM_MISS = b"\x07"
 
 
 class Network:
-    """The kernel's routes to the service, and word of their changes.
+    """Knows the kernel's routes to the service, and when they change.
 
-    Opens its routing socket at once, for under pledge(2) it cannot be opened
-    later; polling and reading it need only the promise stdio.
+    Opens its routing socket at once, since pledge(2) forbids it later. Polling and
+    reading it need only the promise stdio.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint], clock: Clock) -> None:
-        """Take the addresses of the service in the order of preference."""
+        """Take the addresses of the service in order of preference."""
         self._endpoints = endpoints
         self._clock = clock
         self._monitor = _open_monitor()
-        self._routed = True  # at the last look; before the first, nothing is missed
+        self._routed = True  # whether the last look-up found a route
 
     def close(self) -> None:
         """Close the routing socket."""
@@ -71,15 +71,15 @@ class Network:
         return endpoint
 
     def await_route(self, report: Callable[[float], float]) -> Endpoint:
-        """Wait for a route, as long as it takes, and return where it leads.
+        """Wait for a route, as long as it takes; return the address it leads to.
 
-        `report` is called when nothing has come for a while, with the seconds
-        waited so far, and returns the seconds until it wants to be called again.
+        `report` is called with the seconds waited so far. It returns the seconds
+        after which it is called again, if there is still no route.
         """
         start = now = self._clock.monotonic()
         next_report = now
         while True:
-            # Forget old events before looking: what comes after wakes us again.
+            # Read old events before looking: those that come later wake us again.
             self._drain()
             endpoint = self.route()
             if endpoint is not None:
@@ -92,11 +92,11 @@ class Network:
     def pause(self, seconds: float, floor: float) -> None:
         """Wait before the next try; a change of the network cuts this short.
 
-        But never shorter than `floor` seconds, unless there was no route at
-        all and now there is one: a try without a route sends nothing.
+        It never becomes shorter than `floor` seconds, with one exception: if there
+        was no route and now there is one, it ends at once.
         """
         start = self._clock.monotonic()
-        # The last look was before the try: the route may have come just behind that.
+        # The last look-up was before the try: a route may have come since then.
         routed = self._routed
         self._drain()
         if self.route() is not None and not routed:
@@ -113,7 +113,7 @@ class Network:
                 return
 
     def _changed(self, seconds: float) -> bool:
-        """Wait for word of a change, for `seconds` at most; forget what was said."""
+        """Wait at most `seconds` for a change; tell whether there was one."""
         if self._monitor is None:
             self._clock.wait(min(seconds, POLL_SECONDS))
             return False
@@ -125,7 +125,7 @@ class Network:
         return False
 
     def _drain(self) -> bool:
-        """Forget what the routing socket said; tell whether it told of a change."""
+        """Read everything from the routing socket; tell whether it was a change."""
         changed = False
         while self._monitor is not None:
             try:
@@ -133,14 +133,14 @@ class Network:
             except BlockingIOError:
                 break
             except OSError:
-                # ENOBUFS: messages were lost, which is as good as a change.
+                # ENOBUFS: messages were lost, perhaps that of a change.
                 return True
             changed |= message[_TYPE] != _RTM_MISS
         return changed
 
 
 def _open_monitor() -> socket.socket | None:
-    """Open a routing socket of this system, or return None where it has none."""
+    """Open this system's routing socket; return None if it has none."""
     try:
         if sys.platform == "linux":
             monitor = socket.socket(
@@ -164,8 +164,8 @@ def _open_monitor() -> socket.socket | None:
 def source_address(endpoint: Endpoint) -> str | None:
     """Return our address on the route to `endpoint`, or None without a route.
 
-    Sends nothing: connect(2) on a UDP socket only looks the route up. Raises OSError
-    where there cannot be a socket to ask with.
+    Sends nothing: connect(2) on a UDP socket only looks up the route. Raises OSError
+    if no socket can be opened.
     """
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     try:
@@ -179,20 +179,20 @@ def source_address(endpoint: Endpoint) -> str | None:
 
 
 def _socket_address(endpoint: Endpoint) -> tuple[str, int] | tuple[str, int, int, int]:
-    """Return what connect(2) takes; raises OSError where there is no such zone."""
+    """Return the address for connect(2); raises OSError if the zone does not exist."""
     host, _, zone = endpoint.host.partition("%")
     if not zone:
         return host, endpoint.port
-    # Python would drop the zone of an address that is given as text.
+    # Python ignores a zone in the text of an address.
     scope = int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
     return host, endpoint.port, 0, scope
 
 
 def _has_route(endpoint: Endpoint) -> bool:
-    """Tell whether the kernel would know where to send a packet for `endpoint`.
+    """Tell whether the kernel has a route to `endpoint`.
 
-    What cannot be asked counts as routed, and a try will tell: so does a name, which
-    only --url can bring in.
+    If that is unknown, the answer is True, and a try will tell. So it is for a host
+    name, which only --url can give.
     """
     try:
         return not endpoint.is_numeric() or source_address(endpoint) is not None

@@ -1,16 +1,16 @@
-"""What root does for the agent: the other half of a process that is split in two.
+"""What root does for the agent: the privileged half of a process split in two.
 
-The agent speaks to the network without privileges. What takes root is done by its
-parent, which speaks to nobody else. The agent can ask it for three things only, and
-for the last two only where the command line asked for them:
+The agent talks to the network without privileges. Its parent stays root, and talks
+to nobody but the agent. The agent can ask it for only three things, each only if the
+command line asked for it:
 
-    a TCP socket that is bound to a port below 1024, to ask for user data with
-    to set the host name, if the name is one
+    a TCP socket that is bound to a port below 1024, to ask for user data
+    to set the host name, if the name is valid
     to run a script, once for each instance and once in the life of the parent
 
-The parent holds every request against these rules itself. Each is answered by a
-frame that says whether it was done, and what there is to say. Every wait of either
-half is the clock's, so that a stop ends it, however the other half behaves.
+The parent checks these rules for every request. It answers with a frame that says
+whether the request was done, and a text. Every wait of either half goes through the
+clock, so that a stop ends it even if the other half hangs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import shutil
 import signal
 import socket
 import struct
-import subprocess  # before the lock-down, for it brings shared objects along
+import subprocess  # before the lock-down, since it loads shared objects
 import sys
 from typing import TYPE_CHECKING
 
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
 
     from .log import Log
 
-# Root's own, and outlives a boot: hier(7).
+# Belongs to root and survives a reboot: hier(7).
 DIRECTORY = f"/var/{'lib' if sys.platform == 'linux' else 'db'}/scw_signal"
-RAN = "instance"  # in it: the instance whose user data was run
-SCRIPT = "user-data"  # in it: the script itself
-SCRIPT_SECONDS = 600.0  # after that the signal waits no longer, though it goes on
+RAN = "instance"  # file in it: the instance whose user data was run
+SCRIPT = "user-data"  # file in it: the script itself
+SCRIPT_SECONDS = 600.0  # how long the signal waits for the script, which then goes on
 SCRIPT_LIMIT = 1024 * 1024  # bytes
 HOSTNAME_SECONDS = 10.0  # for hostname(1)
-ANSWER_SECONDS = 60.0  # more than a duty takes: no answer must not keep the signal
+ANSWER_SECONDS = 60.0  # more than any duty takes; then the signal waits no longer
 SCRIPT_GRACE_SECONDS = 0.3  # from SIGTERM to SIGKILL, for a script that is stopped
-LOOK_SECONDS = 0.1  # between looks whether a process has ended
+LOOK_SECONDS = 0.1  # between checks whether a process has ended
 PATH = "/sbin:/usr/sbin:/bin:/usr/bin:/usr/local/sbin:/usr/local/bin"
-# Its output outlives the agent, as what a script leaves in the background does.
+# A separate process, since a script's background jobs may outlive the agent.
 LOGGER = ("logger", "-t", "scw-user-data", "-p", "daemon.info")
-# Where the host name is kept for the next boot: myname(5), hostname(5).
+# The file with the host name for the next boot: myname(5), hostname(5).
 KEPT = {"openbsd": "/etc/myname", "netbsd": "/etc/myname", "linux": "/etc/hostname"}
 
 _PORT, _HOSTNAME, _RUN = b"p", b"h", b"r"
@@ -67,7 +67,7 @@ class Channel:
     """Frames to and from the other half. Every method raises OSError."""
 
     def __init__(self, end: socket.socket, clock: Clock) -> None:
-        """Take one end of a socket pair, and the clock that waits for the other."""
+        """Take one end of a socket pair, and the clock for its waits."""
         end.setblocking(False)  # noqa: FBT003 - the library's own parameter
         self._end = end
         self._clock = clock
@@ -81,14 +81,14 @@ class Channel:
         return self._end.fileno()
 
     def send(self, kind: bytes, payload: bytes = b"") -> None:
-        """Send a frame, as fast as the other half takes it."""
+        """Send a frame."""
         left = memoryview(_FRAME.pack(kind, len(payload)) + payload)
         while left:
             self._clock.wait_writable(ANSWER_SECONDS, self.fileno())
             left = left[self._end.send(left) :]
 
     def receive(self, seconds: float = float("inf")) -> tuple[bytes, bytes] | None:
-        """Return the next frame, or None when the other half has left.
+        """Return the next frame, or None when the other half has ended.
 
         Raises TimeoutError when `seconds` have passed.
         """
@@ -101,12 +101,12 @@ class Channel:
         return None if payload is None else (kind, payload)
 
     def send_socket(self, bound: socket.socket) -> None:
-        """Pass a socket on."""
+        """Pass a socket to the other half."""
         self._clock.wait_writable(ANSWER_SECONDS, self.fileno())
         socket.send_fds(self._end, [b"."], [bound.fileno()])
 
     def receive_socket(self, family: int) -> socket.socket:
-        """Return the TCP socket of a family that was passed on."""
+        """Return the TCP socket that the other half passes; it has this family."""
         self._clock.wait(ANSWER_SECONDS, self.fileno())
         _, descriptors, _, _ = socket.recv_fds(self._end, 1, 1)
         if not descriptors:
@@ -150,9 +150,9 @@ class Parent:
         return self._ask(_HOSTNAME, name.encode(errors="replace"))
 
     def run_user_data(self, instance: str, script: bytes) -> str:
-        """Run a script if it was not for this instance; return what became of it.
+        """Run a script, unless one was run for this instance; return the outcome.
 
-        After SCRIPT_SECONDS it is not waited for any more.
+        Waits for its end for SCRIPT_SECONDS at most.
         """
         payload = instance.encode(errors="replace") + b"\0" + script
         return self._ask(_RUN, payload, SCRIPT_SECONDS + ANSWER_SECONDS)
@@ -171,13 +171,13 @@ class Parent:
         return text.decode(errors="replace")
 
     def _lost(self, error: OSError) -> DutyError:
-        """Hang up on a parent whose next frame could be the answer to this one."""
+        """Hang up, since a late answer would be taken for that to the next request."""
         self.close()
         return DutyError(f"the privileged process: {error.strerror or 'no answer'}")
 
 
 class Duties:
-    """What the parent can be asked for."""
+    """What the parent does for the agent."""
 
     def __init__(
         self,
@@ -191,11 +191,11 @@ class Duties:
         directory: str = DIRECTORY,
         kept: str | None = None,
     ) -> None:
-        """Take the clock, the log, and what makes a reserved socket.
+        """Take the clock, the log, and a function that makes a reserved socket.
 
         `hostname` and `user_data` say what the command line asked for; anything
-        else is refused. `to_stderr` says where the output of a script goes, in
-        place of syslog. `directory` is where it is noted what was run, `kept` the
+        else is refused. `to_stderr` sends the output of a script to standard error
+        instead of syslog. `directory` has the record of what was run. `kept` is the
         file with the host name for the next boot.
         """
         self._clock = clock
@@ -211,19 +211,20 @@ class Duties:
         self._logger: subprocess.Popen[bytes] | None = None
 
     def serve(self, channel: Channel) -> None:
-        """Do what is asked for until the agent has left; raises OSError."""
+        """Do what the agent asks for until it ends; raises OSError."""
         while (frame := channel.receive()) is not None:
             self._answer(channel, *frame)
 
     def stop(self) -> None:
-        """End a script that was not seen to end, and what it started, in a second.
+        """End a script that still runs, and what it started, within a second.
 
-        That it has ended since, of this same stop perhaps, does not spare the rest.
+        If the script itself has ended just now, perhaps by the same signal, what it
+        started is still ended.
         """
         script = self._script
         if script is None or script.returncode is not None:
             return
-        clock = Clock()  # without a stop, for this is one
+        clock = Clock()  # without a stop: it would end these waits at once
         end = clock.monotonic() + SCRIPT_GRACE_SECONDS
         os.killpg(script.pid, signal.SIGTERM)
         while script.poll() is None and clock.monotonic() < end:
@@ -231,7 +232,7 @@ class Duties:
         try:
             os.killpg(script.pid, signal.SIGKILL)
         except OSError:
-            pass  # nobody is left of it
+            pass  # all its processes have ended
 
     def _answer(self, channel: Channel, kind: bytes, payload: bytes) -> None:
         try:
@@ -260,7 +261,7 @@ class Duties:
             raise DutyError(f"not a host name: {printable(name, 60)!r}")
         done = []
         if not _same(os.uname().nodename, name):
-            # Not sethostname(3): no promise of pledge(2) allows it.
+            # Not sethostname(3): pledge(2) has no promise for it.
             command = self._popen(["/bin/hostname", name], subprocess.DEVNULL)
             try:
                 self._ended(channel, command, HOSTNAME_SECONDS)
@@ -299,26 +300,26 @@ class Duties:
     def _ended(
         self, channel: Channel, process: subprocess.Popen[bytes], seconds: float
     ) -> bool:
-        """Wait until a process has ended, for `seconds`; tell whether it has.
+        """Wait at most `seconds` until a process has ended; tell whether it has.
 
-        Raises _AgentLeftError where there is nobody any more to be answered.
+        Raises _AgentLeftError if the agent has ended.
         """
         end = self._clock.monotonic() + seconds
         while process.poll() is None:
             left = end - self._clock.monotonic()
             if left <= 0:
                 return False
-            # The agent says nothing before it is answered: it can only hang up.
+            # The agent sends nothing before it has an answer, so it has hung up.
             if self._clock.wait(min(LOOK_SECONDS, left), channel.fileno()):
                 raise _AgentLeftError
         return True
 
     def _start(self, instance: str, script: bytes) -> subprocess.Popen[bytes]:
-        """Note the instance, and start its script; raises DutyError or StoreError.
+        """Record the instance, then start its script; raises DutyError or StoreError.
 
-        In this order: a script that is cut off by a crash is not run twice. Where it
-        could not be started the note is taken back, so that a better one runs at the
-        next boot.
+        In this order, so that a script that was cut off by a crash is not run again.
+        If the script cannot be started, the record is removed: a corrected script
+        then runs at the next boot.
         """
         fault = _fault(script)
         if fault is not None:
@@ -342,7 +343,7 @@ class Duties:
             ) from None
 
     def _take_back(self) -> None:
-        """Remove the note that a script was run; raises StoreError."""
+        """Remove the record that a script was run; raises StoreError."""
         store = Store(self._directory, durable=True)
         try:
             store.remove(RAN)
@@ -385,16 +386,16 @@ class Duties:
                 env=_ENVIRONMENT,
             )
         finally:
-            if output > 2:  # noqa: PLR2004 - a pipe, whose end is the child's now
+            if output > 2:  # noqa: PLR2004 - a pipe, which only the child needs now
                 os.close(output)
 
 
 class _AgentLeftError(ConnectionError):
-    """The agent has ended while something was done for it."""
+    """The agent ended while the parent did something for it."""
 
 
 def _fault(script: bytes) -> str | None:
-    """Say why the system would not start a script, as far as can be told before."""
+    """Say why the system could not start a script, as far as can be seen before."""
     if has_dos_lines(script):
         return "its lines end in CR LF"
     words = interpreter(script)
@@ -414,7 +415,7 @@ def _status(status: int) -> str:
         return f"status {status}"
     try:
         return signal.Signals(-status).name
-    except ValueError:  # one of the numbers for real time
+    except ValueError:  # a real-time signal
         return f"signal {-status}"
 
 
@@ -425,5 +426,5 @@ def _kept_name(text: str) -> str:
 
 
 def _same(current: str, name: str) -> bool:
-    """Tell whether a host name is the console's, perhaps with a domain of its own."""
+    """Tell whether a host name is `name`, perhaps with a domain added."""
     return current == name or ("." not in name and current.partition(".")[0] == name)

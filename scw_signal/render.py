@@ -1,9 +1,9 @@
 """Output formats: pure functions from (name, value) pairs to text.
 
-The pairs are what `document.flatten` makes: names as the metadata service
-spells them, and values that are text, or None for null. A shell can hold
-neither a name that is not an identifier nor a NUL, so the forms made for
-shells leave those pairs out; the JSON form has them.
+`document.flatten` makes the pairs: names as the metadata service spells them,
+and values that are text, or None for null. A shell cannot hold a name that is not
+an identifier, nor a value with a NUL. So the forms for shells leave those pairs
+out; the JSON form has them.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 PREFIX = "SCW_"
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ_")
 _NAME = _LETTERS | frozenset("0123456789")
-# What the service itself leaves bare in its text form.
+# The characters that the service itself leaves unquoted in its text form.
 _BARE = _NAME | frozenset("abcdefghijklmnopqrstuvwxyz@%+=:,./-")
 
 
 def is_name(name: str) -> bool:
-    """Tell whether `name` matches [A-Z_][A-Z0-9_]*, and is fit for a shell."""
+    """Tell whether `name` matches [A-Z_][A-Z0-9_]*, so that a shell accepts it."""
     return name[:1] in _LETTERS and bool(name) and _NAME.issuperset(name)
 
 
 def quote(value: str) -> str:
-    """Return `value` in single quotes, as sh(1) reads it back byte for byte."""
+    """Return `value` in single quotes; sh(1) reads it back byte for byte."""
     return "'" + value.replace("'", "'\"'\"'") + "'"
 
 
 def text(pairs: Pairs) -> str:
     """Render the text form of the metadata service: KEY=value lines.
 
-    Scalars are quoted unless they are made of harmless characters; a null is
-    an empty right side, an empty string is two quotes.
+    A value is quoted unless all its characters are harmless. A null is an empty
+    right side, an empty string is two quotes.
     """
     return "".join(
         f"{name}={_bare_or_quoted(value)}\n"
@@ -47,8 +47,8 @@ def text(pairs: Pairs) -> str:
 def shell(pairs: Pairs, prefix: str = PREFIX) -> str:
     """Render assignments that are safe to source or eval in any POSIX shell.
 
-    Every value is quoted, every name begins with `prefix`, and where two keys
-    make one name the first is kept, as in a look-up.
+    Every value is quoted, and every name begins with `prefix`. If two keys make the
+    same name, the first is kept, as in a look-up.
     """
     return "".join(
         f"{prefix}{name}={quote(value or '')}\n"

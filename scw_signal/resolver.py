@@ -1,10 +1,9 @@
-"""The system's resolver, within bounds that hold even while it blocks.
+"""The system's resolver, with time limits that hold even if it blocks.
 
-Nothing can interrupt getaddrinfo(3), so it runs in a thread that never gets a
-SIGTERM or SIGINT, and whoever waits for it can be stopped. Each question gets a fresh
-thread: on OpenBSD a thread's resolver looks at /etc/resolv.conf again only 15 s after
-its last look (libc's asr.c), and resolvd(8) may write that file at any moment of the
-boot.
+Nothing can interrupt getaddrinfo(3). So it runs in a thread that never gets SIGTERM
+or SIGINT, and the waiting thread can be stopped. Each question gets a new thread: on
+OpenBSD the resolver of a thread reads /etc/resolv.conf again only 15 s after the last
+time (libc's asr.c), and resolvd(8) may write that file at any moment of the boot.
 """
 
 from __future__ import annotations
@@ -25,19 +24,18 @@ if TYPE_CHECKING:
 
     Lookup = Callable[..., list[Any]]
 
-ASK_AGAIN_FIRST = 0.1  # seconds after a failure, doubling ...
+ASK_AGAIN_FIRST = 0.1  # seconds after the first failure; they double ...
 ASK_AGAIN_CAP = 1.0  # ... up to this
-BLOCKED_SECONDS = 5.0  # after which another question goes out beside the first
-ANY_PORT = 80  # where only the name matters
+BLOCKED_SECONDS = 5.0  # without an answer, until another question is asked in parallel
+ANY_PORT = 80  # getaddrinfo(3) takes a port; here only the name matters
 
 
 def no_such_name(platform: str) -> frozenset[int]:
     """Return the errors of getaddrinfo(3) that say that a name does not exist.
 
-    Which is an answer: somebody has been asked. On OpenBSD, libc says EAI_NODATA for
-    that too, but also without a resolv.conf(5), with an empty one and where the name
-    server refuses, so there it is no answer (tried on 7.7-current). Not every system
-    has it.
+    They count as answers, since a name server has sent them. EAI_NODATA does not on
+    OpenBSD: its libc returns it also without a resolv.conf(5), with an empty one, and
+    when the name server refuses (tried on 7.7-current). Some systems do not have it.
     """
     answers = {socket.EAI_NONAME}
     if not platform.startswith("openbsd") and hasattr(socket, "EAI_NODATA"):
@@ -49,10 +47,10 @@ _ANSWERS = no_such_name(sys.platform)
 
 
 class _Question:
-    """One look-up in a thread of its own; its socket tells when it has ended."""
+    """One look-up in its own thread; its socket is readable when it has ended."""
 
     def __init__(self, name: str, port: int, lookup: Lookup) -> None:
-        """Begin; raises OSError for want of a descriptor or a thread."""
+        """Begin; raises OSError if there is no descriptor or no thread left."""
         self.found: list[Any] = []
         self.failure: OSError | None = None
         self.done, self._hangup = socket.socketpair()
@@ -69,7 +67,7 @@ class _Question:
 
     @property
     def answered(self) -> bool:
-        """Whether somebody has answered, if only that the name does not exist."""
+        """Whether there is an answer, even if it is that the name does not exist."""
         if isinstance(self.failure, socket.gaierror):
             return self.failure.errno in _ANSWERS
         return self.failure is None
@@ -89,7 +87,7 @@ class Resolver:
     """The system's resolver."""
 
     def __init__(self, clock: Clock, lookup: Lookup = socket.getaddrinfo) -> None:
-        """Take the clock by which it is waited for."""
+        """Take the clock for the waits."""
         self._clock = clock
         self._lookup = lookup
         self._asked: list[_Question] = []
@@ -97,7 +95,7 @@ class Resolver:
     def addresses(self, name: str, port: int, seconds: float) -> list[Address]:
         """Return the socket addresses of a host, each with its family.
 
-        Raises OSError, as TimeoutError when `seconds` have passed.
+        Raises OSError; it is TimeoutError when `seconds` have passed.
         """
         question = self._ask(name, port)
         if not self._clock.wait(seconds, question.done.fileno()):
@@ -108,9 +106,9 @@ class Resolver:
         return [(family, address) for family, _, _, _, address in question.found]
 
     def await_answer(self, name: str, seconds: float) -> bool:
-        """Wait until `name` is answered for; return whether it was within `seconds`.
+        """Wait at most `seconds` for an answer about `name`; tell whether one came.
 
-        That there is no such name is an answer as well.
+        "This name does not exist" is an answer too.
         """
         end = self._clock.monotonic() + seconds
         again = ASK_AGAIN_FIRST
@@ -118,7 +116,7 @@ class Resolver:
             try:
                 self._ask(name, ANY_PORT)
             except OSError:
-                pass  # perhaps next time
+                pass  # ask again later
             if not self._clock.wait(min(BLOCKED_SECONDS, left), *self._descriptors()):
                 continue
             ended = self._collect()
@@ -130,10 +128,10 @@ class Resolver:
         return False
 
     def idle(self) -> bool:
-        """Tell whether no question is under way any more.
+        """Tell whether all questions have ended.
 
-        One that is may go on for minutes, asking nameservers as it likes: as
-        long as it does, the promise `dns` cannot be given up.
+        A question may go on asking name servers for minutes. Until it ends, the
+        promise `dns` cannot be given up.
         """
         self._collect()
         return not self._asked
@@ -147,7 +145,7 @@ class Resolver:
         return [question.done.fileno() for question in self._asked]
 
     def _collect(self) -> list[_Question]:
-        """Take out the questions that have ended, and return them."""
+        """Remove the questions that have ended, and return them."""
         ended = [q for q in self._asked if self._clock.wait(0, q.done.fileno())]
         for question in ended:
             question.done.close()

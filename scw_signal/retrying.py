@@ -1,8 +1,8 @@
 """Trying again: the only module that knows tenacity.
 
-tenacity runs the loop; how long to wait is `backoff`'s arithmetic, and clock,
-chance and the pause itself come from outside. tenacity's own stop and wait
-read time.monotonic() and random themselves, which no test could hold still.
+tenacity runs the loop, `backoff` computes the delays, and the clock, the random
+numbers and the pause are arguments. tenacity's own stop and wait are not used: they
+call time.monotonic() and random themselves, which a test could not control.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def persist(
 ) -> tuple[T, int]:
     """Call `operation` until it succeeds; return its result and the tries made.
 
-    `first` is what the first try, already made, failed with, and `took` the seconds
-    that it took. What raises TryAgainError is tried again, and RefusedError too if
-    `insist`; without it, the first delays are short, for somebody waits. `now` gives
-    monotonic seconds. `remaining` gives the seconds before the deadline (inf for
-    none): with none left to wait in, the last error is raised. Between two tries
-    `report` gets the error, the number of tries and the delay, then `pause` the delay
-    and its floor.
+    The first try was already made: `first` is its error, and `took` the seconds it
+    took. TryAgainError leads to another try, and with `insist` RefusedError too;
+    without `insist` the first delays are short, since a person waits. `now` returns
+    monotonic seconds. `remaining` returns the seconds before the deadline (inf for
+    none); when they do not suffice for another try, the last error is raised. Between
+    two tries `report` gets the error, the number of tries and the delay, then `pause`
+    gets the delay and its floor.
     """
     retried = (TryAgainError, RefusedError) if insist else (TryAgainError,)
     first_delay = backoff.START if insist else backoff.START_BY_HAND
@@ -88,6 +88,6 @@ def persist(
 
 
 def _error(state: RetryCallState) -> ScwSignalError | None:
-    """Return what the try failed with; None is success, or no error of ours."""
+    """Return the error of the try, if it is one of this project's."""
     error = state.outcome.exception() if state.outcome is not None else None
     return error if isinstance(error, ScwSignalError) else None

@@ -1,14 +1,14 @@
-"""Least privilege: unveil(2), pledge(2), and another user than root.
+"""Least privilege: unveil(2), pledge(2), and a user other than root.
 
-The only module that knows ctypes. unveil hides the file system, and pledge the
-system calls that the rest of the work does not need; both are OpenBSD's, and
-elsewhere nothing is done. Where a call fails the work goes on less confined
-and says so: a server that stays silent is worse.
+The only module that knows ctypes. unveil hides files, and pledge forbids system
+calls that the rest of the work does not need. Only OpenBSD has them; elsewhere
+nothing is done. If a call fails, a warning is logged and the work goes on less
+confined: a server that does not signal would be worse.
 
-Written from the manual pages and from kern_pledge.c; proved on Linux by holding
-a trace of system calls against the promises, and tried by hand on the kernel of
-OpenBSD 7.7-current under QEMU. The promise dns lets the resolver's files through,
-on kernels since March 2026 to libc alone.
+Written from the manual pages and kern_pledge.c. Checked on Linux by comparing a trace
+of system calls with the promises, and by hand on the kernel of OpenBSD 7.7-current
+under QEMU. The promise dns allows reading the resolver's files; on kernels since
+March 2026 only libc may do so.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 USER = "_scwsignal"
 
-# What the work cannot do without, from each stage on, in their order: promises
-# only shrink. sendsyslog(2), which syslog(3) is made of, needs none. Sockets of
-# other families than IPv4 and IPv6, as the routing socket, are opened before.
+# What the work needs from each stage on. The stages are in their order, since promises
+# can only shrink. sendsyslog(2), which syslog(3) uses, needs none. Sockets that are
+# neither IPv4 nor IPv6, such as the routing socket, are opened before.
 PROMISES = {
     "wait": "stdio inet dns",  # for a route, and for the resolver
     "signal": "stdio inet",
     "leave": "stdio",
 }
-RECEIVE = "recvfd"  # while waiting, sockets that the privileged process has bound
-# And what that one does: bind them, pass them on, run scripts, write files.
+RECEIVE = "recvfd"  # while waiting: receive sockets that the root process has bound
+# The root process binds sockets, passes them, runs scripts and writes files.
 PRIVILEGED = "stdio rpath wpath cpath inet proc exec sendfd"
 FILES = "rpath wpath cpath"  # create, write and rename in the run directory
 
-# What Python would otherwise import on the way, when no file can be opened: the
-# codec of host names, which needs unicodedata, a shared object; the codec of
-# HTTP headers; tenacity; and what names near keys.
+# Python would import these later, when it cannot open files any more: the codec of
+# host names, which needs the shared object unicodedata; the codec of HTTP headers;
+# tenacity; and difflib, which suggests similar keys.
 _LATE_MODULES = ("stringprep", "unicodedata", "difflib", "scw_signal.retrying")
 _LATE_CODECS = ("idna", "iso-8859-1", "ascii")
 
@@ -51,7 +51,7 @@ def available() -> bool:
 
 
 def preload() -> None:
-    """Import what would otherwise be imported behind the lock."""
+    """Import the modules that could not be imported after the lock-down."""
     for module in _LATE_MODULES:
         importlib.import_module(module)
     for codec in _LATE_CODECS:
@@ -59,9 +59,9 @@ def preload() -> None:
 
 
 def user_for_root() -> pwd.struct_passwd | None:
-    """Return the user to switch to: USER, if this is root and there is that user.
+    """Return the user to switch to: USER, if this is root and USER exists.
 
-    rc.d(8) starts the agent as that user; this is for root who starts it by hand.
+    rc.d(8) starts the agent as USER; this is for root starting it by hand.
     """
     if os.geteuid() != 0:
         return None
@@ -72,14 +72,14 @@ def user_for_root() -> pwd.struct_passwd | None:
 
 
 def switch_user(user: pwd.struct_passwd) -> None:
-    """Give up root for `user`, for good; raises OSError."""
+    """Switch from root to `user` permanently; raises OSError."""
     os.setgroups([user.pw_gid])
     os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
     os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
 
 
 class Sandbox:
-    """unveil and pledge as the C library has them."""
+    """Calls unveil and pledge of the C library."""
 
     def __init__(
         self,
@@ -87,10 +87,10 @@ class Sandbox:
         warn: Callable[[str], None],
         libc: Any = None,
     ) -> None:
-        """Take where to say what is done and what fails, and the C library.
+        """Take two functions for log lines, and the C library.
 
-        With None for `libc` it is this process's own, on OpenBSD, and elsewhere
-        nothing is called.
+        None for `libc` means this process's own on OpenBSD; elsewhere nothing is
+        called.
         """
         self._warn = warn
         self._files = True
@@ -98,7 +98,7 @@ class Sandbox:
         if libc is None and not available():
             debug("sandbox: this system has no pledge and unveil")
             return
-        import ctypes  # noqa: PLC0415 - slow, and of no use elsewhere
+        import ctypes  # noqa: PLC0415 - slow, and useless elsewhere
 
         self._errno = ctypes.get_errno
         libc = libc or ctypes.CDLL(None, use_errno=True)
@@ -112,11 +112,10 @@ class Sandbox:
             self._calls[name] = call
 
     def hide_files(self, directory: str | None) -> None:
-        """Hide every file but those in `directory`; None hides them all.
+        """Hide every file except those in `directory`; None hides them all.
 
-        To be called as root where root is given up: unveil(2) fails for a directory
-        below one that the user may not search. What the resolver reads, the promise
-        dns lets through.
+        Call this before giving up root: unveil(2) fails if the user may not search
+        a parent of the directory. The promise dns still allows the resolver's files.
         """
         self._files = directory is not None
         if directory is None:
@@ -125,22 +124,22 @@ class Sandbox:
             self._call("unveil", directory, "rwc")
 
     def pledge(self, *, receive: bool = False) -> None:
-        """Pledge the first stage; `receive` says that sockets come in during it.
+        """Pledge the first stage; `receive` allows to receive sockets during it.
 
         Call `preload` before.
         """
         self._pledge(f"{PROMISES['wait']} {RECEIVE}" if receive else PROMISES["wait"])
 
     def narrow(self, stage: str) -> None:
-        """Give up what no stage from `stage` on needs."""
+        """Give up all promises that `stage` and later ones do not need."""
         self._pledge(PROMISES[stage])
 
     def restrict(self) -> None:
-        """Pledge for a command that a person typed: all stages, no files hidden."""
+        """Pledge for a command: the promises of all stages, and no hidden files."""
         self._call("pledge", f"{PROMISES['wait']} {FILES}", None)
 
     def privileged(self) -> None:
-        """Pledge for the process that stays root; what it runs is not confined."""
+        """Pledge for the root process; the programs that it runs are not confined."""
         self._call("pledge", PRIVILEGED, None)
 
     def _pledge(self, promises: str) -> None:

@@ -1,7 +1,7 @@
-"""User data as a script: what it is if it is none, and what would run it.
+"""User data as a script: whether it is one, and its interpreter.
 
-Pure. The kernel runs a file that begins with `#!` by the interpreter that the rest
-of that line names: execve(2).
+Pure. If a file begins with `#!`, the kernel runs it with the interpreter that the
+rest of the line names: execve(2).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _OTHERS = (
 
 
 def not_a_script(data: bytes) -> str | None:
-    """Say why this is no script; None where it is one."""
+    """Say why this is not a script; return None if it is one."""
     if data.startswith(b"#!"):
         return None
     if not data.strip():
@@ -29,11 +29,11 @@ def not_a_script(data: bytes) -> str | None:
 
 
 def interpreter(script: bytes) -> list[str]:
-    """Return the words of a script's first line, without its `#!`; perhaps none."""
+    """Return the words of a script's first line after `#!`; the list may be empty."""
     first = script[2:].partition(b"\n")[0]
     return first.decode(errors="surrogateescape").split()
 
 
 def has_dos_lines(script: bytes) -> bool:
-    """Tell whether the first line ends in CR LF: its CR would belong to a name."""
+    """Tell whether the first line ends in CR LF, which the kernel does not expect."""
     return script.partition(b"\n")[0].endswith(b"\r")

@@ -1,21 +1,19 @@
-"""SIGTERM and SIGINT, heard wherever this process waits, and nowhere else.
+"""SIGTERM and SIGINT: they end a wait of this process, and interrupt nothing else.
 
-One mechanism for both signals, both halves of the agent and every stage: the
+One mechanism serves both signals, both halves of the agent and every stage. The
 interpreter's C handler writes the number of the signal into a pipe
-(signal.set_wakeup_fd), every wait polls that pipe too (clock.py), and the wait
-raises Stopped.
+(signal.set_wakeup_fd). Every wait polls that pipe too (clock.py) and raises Stopped.
 
 Why not a handler that raises: Python runs it between any two instructions of the
-main thread. That can be inside a finalizer or an at-fork hook, which throw
-exceptions away, or inside a class body, which turns them into another error.
+main thread. That can be inside a finalizer or an at-fork hook, which discard
+exceptions, or inside a class body, which turns them into another error.
 
-Why not signals that are blocked except in a wait: that takes ppoll(2), which
-Python lacks. And why a pipe at all: OpenBSD gives a signal to any thread that does
-not block it, while Python's handlers run in the main thread only, which sleeps on
-in poll(2). The C handler runs in the thread that got the signal, so the byte is
-always written.
+Why not block the signals except during a wait: that needs ppoll(2), which Python
+lacks. Why a pipe: OpenBSD delivers a signal to any thread that does not block it.
+Python's handlers run only in the main thread, which would go on sleeping in poll(2).
+The C handler runs in the thread that got the signal, so the byte is always written.
 
-What follows from it: nothing here may block outside a wait of the clock.
+As a consequence, the agent must block only in waits of the clock.
 """
 
 from __future__ import annotations
@@ -36,15 +34,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @final
 class Stop:
-    """The two signals as a descriptor, from entering this context to leaving it."""
+    """A context manager that makes the two signals readable from a descriptor."""
 
     def __init__(self) -> None:
-        """Take over nothing yet."""
+        """Do nothing yet."""
         self._number: int | None = None
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Stop:
-        """Take the signals over, also where they were inherited as blocked."""
+        """Take over the signals, and unblock them if they were inherited blocked."""
         self._open()
         with held_back():
             for number in SIGNALS:
@@ -58,10 +56,10 @@ class Stop:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the signals as they were; raises Stopped if one came unheard."""
+        """Restore the signals; raises Stopped if one came that no wait has seen."""
         with held_back():
             for number, handler in self._before.items():
-                signal.signal(number, handler)  # type: ignore[arg-type] # as it gave it
+                signal.signal(number, handler)  # type: ignore[arg-type] # its own value
         try:
             if error is None and not self.heard:
                 self.check()
@@ -70,7 +68,7 @@ class Stop:
 
     @property
     def heard(self) -> bool:
-        """Whether a wait has been stopped already; every further one is, too."""
+        """Whether a stop was seen; from then on every wait raises Stopped."""
         return self._number is not None
 
     def check(self) -> None:
@@ -83,9 +81,9 @@ class Stop:
         raise Stopped(self._number)
 
     def fork(self) -> int:
-        """Fork; return as os.fork does. Each half then hears its own signals.
+        """Fork, and return what os.fork does. Each half then gets its own signals.
 
-        They are held back meanwhile: one for this half must not be written into
+        They are held back meanwhile, so that no signal of one half is written into
         the pipe of the other. Raises OSError.
         """
         with held_back():
@@ -99,7 +97,7 @@ class Stop:
         self.descriptor, self._writer = os.pipe()
         os.set_blocking(self.descriptor, False)
         os.set_blocking(self._writer, False)
-        # A full pipe has told of a stop long ago.
+        # If the pipe is full, it has reported a stop long ago.
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     def _close(self) -> None:
@@ -110,10 +108,10 @@ class Stop:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """Hold both signals back; a thread that is started here never gets one.
+    """Hold both signals back; a thread started in this context never gets one.
 
-    Nor does a change of handlers: Python writes a traceback for a signal that comes
-    in the middle of one, and forgets it.
+    Also used while handlers are changed: if a signal comes in the middle of that,
+    Python prints a traceback and loses the signal.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -123,4 +121,4 @@ def held_back() -> Iterator[None]:
 
 
 def _written_already(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing: the C handler that had this called has written to the pipe."""
+    """Do nothing: the C handler has already written to the pipe."""

@@ -1,8 +1,8 @@
-"""Files in the run directory: written whole or not at all.
+"""Files in the run directory, written completely or not at all.
 
-A reader sees the old file or the new one, never half of one, and nothing that
-somebody else planted in the directory is followed or written through: the
-directory is opened once, and files are made in it under a new name.
+A reader sees the old file or the new one, never a part. The directory is opened
+once, and each file is created under a new name and then renamed. So symbolic links
+or files that another user planted in it are neither followed nor written to.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ READ_LIMIT = 64 * 1024 * 1024  # bytes
 
 
 class Store:
-    """The run directory, open for writing; created if only it is missing."""
+    """The run directory, open for writing; created if its parent exists."""
 
     def __init__(
         self, directory: str, mode: int = 0o755, *, durable: bool = False
     ) -> None:
-        """Open `directory`, made with `mode`; raises StoreError.
+        """Open `directory`, or create it with `mode`; raises StoreError.
 
-        `durable` says that what is written or removed shall outlive a power loss.
+        `durable` makes changes survive a power loss.
         """
         self.directory = directory
         self.created = False
@@ -47,7 +47,7 @@ class Store:
             raise self._failed("", error) from None
 
     def chown(self, uid: int, gid: int) -> None:
-        """Give the directory to a user, if it is surely ours: new, or the usual one.
+        """Give the directory to a user, but only if it is new or RUN_DIRECTORY.
 
         Raises OSError.
         """
@@ -59,7 +59,7 @@ class Store:
         os.close(self._descriptor)
 
     def write(self, name: str, data: bytes, mode: int = 0o644) -> None:
-        """Put `data` under `name`, readable by all; raises StoreError."""
+        """Write `data` to the file `name`; raises StoreError."""
         new = f".{name}.{os.getpid()}"
         try:
             self._create(new, data, mode)
@@ -84,10 +84,10 @@ class Store:
 
     def _sync(self) -> None:
         if self._durable:
-            os.fsync(self._descriptor)  # a rename is the directory's: fsync(2)
+            os.fsync(self._descriptor)  # a rename changes the directory: fsync(2)
 
     def _create(self, name: str, data: bytes, mode: int) -> None:
-        self._remove(name)  # left behind by a process of our number that was killed
+        self._remove(name)  # a killed process with our process id may have left it
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with _Umask():
             descriptor = os.open(name, flags, mode, dir_fd=self._descriptor)
@@ -110,9 +110,9 @@ class Store:
 
 
 class _Umask:
-    """A umask of 0: modes are as they are asked for here, whoever started this.
+    """A umask of 0, so that files get the modes given here.
 
-    Not chmod(2) afterwards, which would take the promise fattr.
+    chmod(2) afterwards would need the promise fattr.
     """
 
     def __enter__(self) -> None:
@@ -123,14 +123,14 @@ class _Umask:
 
 
 def read(directory: str, name: str, max_age: float | None = None) -> str | None:
-    """Return a file of the run directory as text, or None where there is none.
+    """Return a file of the run directory as text, or None if there is none.
 
-    What is no file, or larger than the agent ever leaves one, counts as none; and so
-    does what was written more than `max_age` seconds ago, or in the future, which it
-    seems to be where the clock was wrong at boot.
+    Also returns None if it is not a regular file or is larger than READ_LIMIT, and if
+    it was written more than `max_age` seconds ago or in the future (the clock may have
+    been wrong at boot).
     """
     try:
-        # O_NONBLOCK: nobody's FIFO shall hold us up.
+        # O_NONBLOCK: opening a FIFO must not block.
         descriptor = os.open(
             f"{directory}/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
         )
@@ -138,7 +138,7 @@ def read(directory: str, name: str, max_age: float | None = None) -> str | None:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_size > READ_LIMIT:
                 return None
-            # The only use of the time of day: the file is from another process.
+            # The only use of the wall clock: another process wrote the file.
             if max_age is not None and not 0 <= time.time() - found.st_mtime <= max_age:
                 return None
             data = b""

@@ -1,15 +1,15 @@
-"""Making text from elsewhere safe to show.
+"""Makes foreign text safe to show.
 
-Metadata, replies and arguments can hold anything. A terminal obeys control
-characters, and bidirectional overrides make text read as what it is not.
+Metadata, replies and arguments can hold any characters. A terminal obeys control
+characters, and bidirectional overrides make text look different from what it is.
 """
 
 from __future__ import annotations
 
 
 def printable(value: str, most: int = 200) -> str:
-    """Return `value` on one line, of at most `most` characters, with no controls."""
-    shown = value[: most + 1]  # one more tells that there is more
+    """Return `value` as one line of at most `most` characters, controls escaped."""
+    shown = value[: most + 1]  # the extra character shows that `value` is longer
     if not shown.isprintable():
         shown = "".join(map(_escaped, shown))
     return shown if len(shown) <= most else shown[: most - 3] + "..."
@@ -24,6 +24,6 @@ def lines(value: str) -> str:
 
 def _escaped(char: str) -> str:
     # isprintable() is False for the categories Cc, Cf (bidi overrides), Cs, Co,
-    # Cn, Zl, Zp, and for separators but the space. ascii() needs no codec, which
-    # would have to be loaded, as "unicode_escape" does.
+    # Cn, Zl, Zp, and for separators except the space. ascii() is used because the
+    # codec "unicode_escape" would have to be loaded.
     return char if char.isprintable() else ascii(char)[1:-1]

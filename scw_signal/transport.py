@@ -1,10 +1,10 @@
-"""The way to the service: the only module that knows urllib3.
+"""Talks to the service: the only module that knows urllib3.
 
-urllib3 neither retries nor follows redirects here, nor asks the environment for a
-proxy (its connection pools never do). When to try again is decided elsewhere. Every
-error of the library and of the socket leaves this module as one of ours.
+Here urllib3 does not retry or follow redirects, and its connection pools never use a
+proxy from the environment. Other modules decide when to try again. This module
+translates every error of the library and of the socket into one of errors.py.
 
-The sockets never block: each wait is the clock's, so that a stop ends it.
+The sockets never block: each wait goes through the clock, so that a stop ends it.
 """
 
 from __future__ import annotations
@@ -44,40 +44,40 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CONNECT_SECONDS = 3.0  # one lost SYN is sent again after 1 s
-# From connecting to the last byte. What a lossy network drops TCP sends again, after
-# about 1, 3, 7 and 15 s (RFC 6298): to ask anew in the meantime would start over, and
-# would give a slow service more to do.
+CONNECT_SECONDS = 3.0  # TCP sends a lost SYN again after 1 s
+# From connecting to the last byte. On a lossy network TCP sends lost packets again
+# after about 1, 3, 7 and 15 s (RFC 6298). A new request in the meantime would start
+# over, and would give a slow service more work.
 EXCHANGE_SECONDS = 30.0
-RESOLVE_SECONDS = 30.0  # for a host name: a resolver may have several to ask
+RESOLVE_SECONDS = 30.0  # for a host name: a resolver may ask several name servers
 _SILENCE = "no answer in time"
 _CHUNK = 64 * 1024
-_INTERIM = frozenset(range(102, 200))  # 101 is for who has asked for it
+_INTERIM = frozenset(range(102, 200))  # 101 only comes if the client asks for it
 _OVERHEAD = 64 * 1024  # bytes received for the head of a reply and for its framing
-# At once, whatever the interpreter has room for: from Python 3.14 on that is 128 KiB.
+# The most to receive in one call; the buffer of Python 3.14 and later has 128 KiB.
 _RECEIVED_AT_ONCE = 8 * 1024
-MOST_FAILURES = 2  # in a row, after which the next try begins with another address
+MOST_FAILURES = 2  # in a row; then the next try begins with another address
 
-# As in bindresvport(3): below them are the ports of well-known services.
+# As in bindresvport(3): the ports of well-known services are below them.
 RESERVED_PORTS = range(600, 1024)
-# A port can be taken at bind(2), or at connect(2) by a connection in TIME_WAIT
-# to the same address; then another is tried, so often:
+# bind(2) fails if a port is in use. connect(2) fails if an earlier connection from
+# this port to the same address is in TIME_WAIT. Then another port is tried, this often:
 _SOURCE_TAKEN = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
 _SOURCES = 8
 
 
 def stream_socket(family: int) -> socket.socket:
-    """Return a TCP socket, whose port the system chooses; raises OSError."""
+    """Return a TCP socket; the system chooses its port. Raises OSError."""
     return socket.socket(family, socket.SOCK_STREAM)
 
 
 def reserved_socket(family: int) -> socket.socket:
-    """Return a TCP socket bound to a port that only root may have.
+    """Return a TCP socket bound to a port that only root may use.
 
-    The ports are tried at random, for any may be in use or, as after a request
-    just made, in TIME_WAIT. Raises NotRootError, or OSError if none is free.
+    The ports are tried in random order, since a port may be in use, or in TIME_WAIT
+    after an earlier request. Raises NotRootError, or OSError if no port is free.
     """
-    # Spelt out, for bind(2) of "" asks getaddrinfo(3): see Service._addresses.
+    # Not "", with which bind(2) calls getaddrinfo(3): see Service._addresses.
     anywhere = "::" if family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104 - a source
     for port in random.sample(RESERVED_PORTS, len(RESERVED_PORTS)):
         bound = stream_socket(family)
@@ -110,13 +110,13 @@ class Service:
         seconds: float = EXCHANGE_SECONDS,
         begin: Callable[[str], None] = lambda _host: None,
     ) -> None:
-        """Take the addresses in the order in which they are to be tried.
+        """Take the addresses in the order in which to try them.
 
-        `open_socket` makes a TCP socket of a family that is not connected yet:
-        `reserved_socket`, where the service looks at the source port. `resolve`
-        gives the addresses of a host name within some seconds; without it none can
-        be reached. `seconds` bounds the exchange with one address, and `begin` is
-        told the host of each that is asked.
+        `open_socket` makes a TCP socket of a family, not connected yet; it is
+        `reserved_socket` if the service checks the source port. `resolve` returns the
+        addresses of a host name within some seconds; without it, host names do not
+        work. `seconds` limits the exchange with one address. `begin` is called with
+        each host before it is asked.
         """
         self._endpoints = list(endpoints)
         self._connected: Endpoint | None = None  # the last one
@@ -130,10 +130,9 @@ class Service:
     def attempt(self, operation: Callable[[], T]) -> T:
         """Make one try, of one or more exchanges, and return its result.
 
-        What it fails with is held against the address that took the connection:
-        after MOST_FAILURES tries in a row the next one begins with another address,
-        for a sane one may stand behind one that answers nonsense. An overload is
-        not held against anybody.
+        Failures are counted for the address that accepted the connection. After
+        MOST_FAILURES in a row the next try begins with another address, since that
+        one may work while this one answers nonsense. An overload does not count.
         """
         self._connected = None
         try:
@@ -156,12 +155,13 @@ class Service:
         self._failures = (endpoint, failures)
 
     def exchange(self, request: Request, budget: float) -> tuple[Reply, Endpoint]:
-        """Send `request` once, and return the reply and who gave it.
+        """Send `request` once; return the reply and the address that sent it.
 
-        The next address is asked only where no connection came about, so the
-        service never gets a request twice. `budget` is in seconds and bounds
-        the whole exchange; where it is short, one address that leads nowhere
-        leaves the next its share. Raises UnreachableError or BrokenOffError.
+        The next address is tried only if this one accepted no connection, so the
+        service never gets a request twice. `budget`, in seconds, limits the whole
+        exchange. If it is short, each address gets only its share, so that an
+        unreachable one leaves time for the next. Raises UnreachableError or
+        BrokenOffError.
         """
         end = self._clock.monotonic() + budget
         failures: list[str] = []
@@ -176,7 +176,7 @@ class Service:
             except UnreachableError as error:
                 failures.append(str(error))
                 continue
-            # Where one address leads nowhere, the next request is spared the wait.
+            # The next request begins with the address that worked, and need not wait.
             self._endpoints.sort(key=lambda other: other != endpoint)
             return reply, endpoint
         raise UnreachableError("; ".join(failures))
@@ -196,7 +196,7 @@ class Service:
             self._connected = endpoint
             return connected
 
-        # Its zone means nothing to anybody else, nor to urllib3 (RFC 6874, 1).
+        # A zone is only valid on this host (RFC 6874, 1), and urllib3 cannot parse it.
         host = endpoint.host.partition("%")[0]
         with _Pool(host, endpoint.port, connect=connect) as pool:
             try:
@@ -214,8 +214,8 @@ class Service:
                     return _read(response, request.limit)
                 finally:
                     response.close()
-            # ValueError: http.client takes the length of a chunk as it comes, and
-            # would read a negative number of bytes.
+            # ValueError: http.client does not check the length of a chunk, and may
+            # try to read a negative number of bytes.
             except (HTTPError, OSError, ValueError) as error:
                 reason = _reason(error)
                 raise BrokenOffError(
@@ -223,11 +223,11 @@ class Service:
                 ) from None
 
     def _addresses(self, endpoint: Endpoint, seconds: float) -> list[Address]:
-        """Return where an endpoint is; raises UnreachableError.
+        """Return the socket addresses of an endpoint; raises UnreachableError.
 
-        An address is not looked up, as urllib3 would: getaddrinfo(3) looks for
-        /etc/resolv.conf even then, which on OpenBSD is fatal when the promise dns
-        has been given up. It would also load the codec idna, with a table of all of
+        urllib3 would call getaddrinfo(3) even for an address. That opens
+        /etc/resolv.conf, which kills the process on OpenBSD when the promise dns has
+        been given up. It would also load the codec idna, with a table of all of
         Unicode.
         """
         host, port = endpoint
@@ -243,12 +243,12 @@ class Service:
 
 
 def _read(response: BaseHTTPResponse, limit: int) -> Reply:
-    """Read a body up to `limit` bytes, undecoded: a small reply may be a gzip bomb."""
+    """Read a body up to `limit` bytes, without decoding: it may be a gzip bomb."""
     body = b""
     while len(body) <= limit:
         chunk = response.read(min(_CHUNK, limit + 1 - len(body)), decode_content=False)
         if not chunk:
-            # urllib3 1.26 does not complain of a body that ends too early.
+            # urllib3 1.26 raises no error if a body ends too early.
             if getattr(response, "length_remaining", None):
                 raise BrokenOffError("the reply broke off")
             break
@@ -257,12 +257,12 @@ def _read(response: BaseHTTPResponse, limit: int) -> Reply:
 
 
 class _Timer:
-    """The time for one exchange, and every wait in it."""
+    """The time limit of one exchange; every wait in it goes through this."""
 
     def __init__(
         self, clock: Clock, seconds: float, connecting: float = CONNECT_SECONDS
     ) -> None:
-        """Take the seconds, and how many of them one attempt to connect may take."""
+        """Take the seconds, and the most that one attempt to connect may take."""
         self._clock = clock
         self._end = clock.monotonic() + seconds
         self._connecting = connecting
@@ -292,11 +292,11 @@ class _Timer:
 
 
 class _TimedSocket(socket.socket):
-    """A socket that keeps to a timer, and to a number of bytes.
+    """A socket with limits for the whole exchange: a time and a number of bytes.
 
-    Why: urllib3's read timeout starts again with every byte, so a reply that
-    drips could hold the agent for days; and http.client reads a chunk of -1 bytes
-    to the end of the connection, so a reply that floods could fill the memory.
+    Why: urllib3's read timeout starts again with every byte, so a dripping reply
+    could hold the agent for days. And http.client reads a chunk of -1 bytes to the
+    end of the connection, so an endless reply could fill the memory.
     """
 
     timer: _Timer
@@ -304,10 +304,10 @@ class _TimedSocket(socket.socket):
     ended = False  # the other side will send no more
 
     def settimeout(self, value: float | None) -> None:
-        """Leave it to the timer, whatever urllib3 says."""
+        """Do nothing: the timer decides, not urllib3."""
 
     def connect(self, address: Any) -> None:
-        self.timer.left()  # or nothing is to be sent any more
+        self.timer.left()  # raises TimeoutError if it is too late to send
         error = self.connect_ex(address)
         if error == errno.EINPROGRESS:
             self.timer.await_connected(self.fileno())
@@ -333,18 +333,18 @@ class _TimedSocket(socket.socket):
 
 
 class _Response(http.client.HTTPResponse):
-    """The head of a reply, read more strictly than http.client does."""
+    """Reads the head of a reply more strictly than http.client does."""
 
     def begin(self) -> None:
-        """Read the head; raises HTTPError where it is broken.
+        """Read the head; raises HTTPError if it is broken.
 
-        http.client takes a broken line for the end of the head, forgets the length of
-        the body with it, and waits for more. Of the interim replies (RFC 9110, 15.2)
+        http.client takes a broken line for the end of the head. It then misses the
+        length of the body and waits for more. Of the interim replies (RFC 9110, 15.2)
         it skips only 100.
         """
         super().begin()
         while self.status in _INTERIM:
-            self.headers = self.msg = None  # type: ignore[assignment] # to begin anew
+            self.headers = self.msg = None  # type: ignore[assignment] # as before begin
             super().begin()
         assert_header_parsing(self.msg)
         if len(set(self.msg.get_all("Content-Length", ()))) > 1:
@@ -352,7 +352,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _TimedConnection(HTTPConnection):
-    """A connection that is made, and whose socket reads, within a timer."""
+    """A connection whose socket has a timer."""
 
     response_class = _Response
 
@@ -370,12 +370,12 @@ class _TimedConnection(HTTPConnection):
             raise UnreachableError(f"{self.host}: {_reason(error)}") from None
 
     def getresponse(self, *args: Any, **kwargs: Any) -> Any:
-        """Read the head of the reply; raises ConnectionError where it has no end.
+        """Read the head of the reply; raises ConnectionError if it is incomplete.
 
-        http.client takes the end of the connection for the end of the head, so
-        that "HTTP/1.1 200" and no more would pass for an empty reply.
+        http.client takes the end of the connection for the end of the head. So just
+        "HTTP/1.1 200" would count as an empty reply.
         """
-        timed: Any = self.sock  # which is None afterwards, if this is to be closed
+        timed: Any = self.sock  # None afterwards, if the connection will be closed
         response = super().getresponse(*args, **kwargs)
         if timed.ended:
             response.close()
@@ -386,7 +386,7 @@ class _TimedConnection(HTTPConnection):
 def _connect(
     addresses: Sequence[Address], timer: _Timer, open_socket: OpenSocket
 ) -> _TimedSocket:
-    """Connect to the first of `addresses` that takes it; raises OSError."""
+    """Connect to the first of `addresses` that accepts; raises OSError."""
     last = OSError(errno.EADDRNOTAVAIL, "no address")
     for family, address in addresses:
         for _ in range(1 if open_socket is stream_socket else _SOURCES):
@@ -415,7 +415,7 @@ def _connected(
 
 
 class _Pool(HTTPConnectionPool):
-    """A pool of one such connection."""
+    """A pool of one timed connection."""
 
     ConnectionCls = _TimedConnection
 

@@ -1,15 +1,15 @@
-"""What goes over the wire: the requests we send and how a reply is judged.
+"""The protocol: the requests that are sent, and how a reply is judged.
 
-Pure: no socket, no clock, no file. The facts about the service were seen in a
-packet capture of 2018 and in the vendor's own clients. Its reply may have changed
-since, so there are three outcomes for a signal, not two:
+Pure: no socket, no clock, no file. What is known about the service comes from a
+packet capture of 2018 and from the vendor's own clients. Its reply may have changed
+since, so there are three outcomes for a signal:
 
     2xx that echoes the state   acknowledged
     2xx that names another      failed, tried again; so is a web page
-    2xx with anything else      it may have been taken: look in the document
+    2xx with anything else      perhaps accepted: look in the document
 
-Strategy: never take silence for success nor strangeness for failure. An agent
-that insists on the echo of 2018 would retry forever on the day it changes.
+Strategy: silence is not success, and an unknown reply is not failure. An agent that
+insists on the reply of 2018 would retry forever once the service changes it.
 """
 
 from __future__ import annotations
@@ -39,37 +39,37 @@ if TYPE_CHECKING:
 
     Address = tuple[int, tuple[Any, ...]]  # a family, and what connect(2) takes
 
-ADDRESSES = ("169.254.42.42", "fd00:42::42")  # in the order of preference
+ADDRESSES = ("169.254.42.42", "fd00:42::42")  # in order of preference
 PORT = 80
-STATE_LENGTH = 128  # characters; the platform's own limit is likely this
-# Four times a state with every character quoted apart: shlex is not linear.
+STATE_LENGTH = 128  # characters; probably the platform's own limit
+# Four times a state in which each character is quoted: shlex is not linear.
 LONGEST_QUOTED = 2048
 ACKNOWLEDGEMENT_LIMIT = 64 * 1024  # bytes read of a reply to the signal
 DOCUMENT_LIMIT = 512 * 1024  # bytes read of a metadata document; a real one has 4000
-KEY_LENGTH = 128  # characters of a key of user data; the service's limit is not known
-USER_DATA_LIMIT = 1024 * 1024  # bytes of a value; the service's limit is not known
-LONGEST_RETRY_AFTER = 1e9  # seconds, far beyond any cap; enough digits make inf
+KEY_LENGTH = 128  # characters of a key of user data; the service's limit is unknown
+USER_DATA_LIMIT = 1024 * 1024  # bytes of a value; the service's limit is unknown
+LONGEST_RETRY_AFTER = 1e9  # seconds, far above any cap; many digits would make inf
 
-# Client errors that pass: an endpoint that is not there yet (early in a boot),
+# Temporary client errors: an endpoint that does not exist yet (early in a boot),
 # a timeout, too early (RFC 8470), too many requests (RFC 6585).
 TRANSIENT = frozenset({404, 408, 425, 429})
-_TOO_MANY = 429  # tells of an overload, as does every server error
+_TOO_MANY = 429  # means overload, as every server error does
 _SUCCESS = range(200, 300)
 _NOT_FOUND = 404
-_SOURCE_REFUSED = frozenset({400, 403})  # what user data gets a source port too high
-_REFUSAL = range(300, 500)  # redirects as well: nobody here follows them
+_SOURCE_REFUSED = frozenset({400, 403})  # for user data: the source port is too high
+_REFUSAL = range(300, 500)  # includes redirects, which are not followed
 
-# An IPv6 address in brackets, perhaps with a zone, or else a name or an IPv4
-# address; then perhaps a port. Not urlsplit: what that lets through inside and
-# beside brackets changes with the version of Python.
+# An IPv6 address in brackets, perhaps with a zone, or a name or an IPv4 address;
+# then perhaps a port. Not urlsplit: what it accepts inside and beside the brackets
+# depends on the version of Python.
 _URL = re.compile(
     r"http://(\[(?:[0-9a-f]*:){2,8}[0-9a-f.]*(?:%[\w.-]+)?\]|[\w.-]+)"
     r"(?::(\d{1,5}))?/?",
     re.ASCII | re.IGNORECASE,
 )
 _LAST_PORT = 65535
-LONGEST_NAME = 253  # characters of a host name
-_LONGEST_LABEL = 63  # and of a part of it
+LONGEST_NAME = 253  # characters of a host name ...
+_LONGEST_LABEL = 63  # ... and of one part of it
 
 
 class Endpoint(NamedTuple):
@@ -80,14 +80,14 @@ class Endpoint(NamedTuple):
 
     @property
     def url(self) -> str:
-        """The address as a URL, with the port where it is not 80."""
+        """The address as a URL, with the port if it is not 80."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}" + (f":{self.port}" if self.port != PORT else "")
 
     def is_numeric(self) -> bool:
-        """Tell whether the host is an address, and no resolver is needed for it.
+        """Tell whether the host is an address that needs no resolver.
 
-        An IPv6 address with a zone is for getaddrinfo(3) to take apart.
+        An IPv6 address with a zone needs one: getaddrinfo(3) parses the zone.
         """
         if ":" in self.host:
             return "%" not in self.host
@@ -101,23 +101,23 @@ class Request(NamedTuple):
     target: str
     headers: dict[str, str]
     body: bytes | None
-    limit: int  # bytes of the reply's body worth reading
+    limit: int  # bytes of the reply's body to read
 
 
 class Reply(NamedTuple):
-    """One reply: the status, the headers, and the body as far as it was read."""
+    """One reply: the status, the headers, and the part of the body that was read."""
 
     status: int
-    headers: Mapping[str, str]  # looked up in any case
+    headers: Mapping[str, str]  # names are not case-sensitive
     body: bytes
-    truncated: bool = False  # the body went on beyond the limit
+    truncated: bool = False  # the body is longer than the limit
 
 
 _HEADERS = {"User-Agent": f"scw-signal/{__version__}", "Accept": "*/*"}
 
 
 def endpoint(url: str) -> Endpoint:
-    """Parse the URL of a metadata service: `http://HOST[:PORT]`, and no more.
+    """Parse the URL of a metadata service: only `http://HOST[:PORT]`.
 
     Raises UsageError.
     """
@@ -132,7 +132,10 @@ def endpoint(url: str) -> Endpoint:
 
 
 def _is_host(host: str) -> bool:
-    """Tell whether this is an address, or a name of the lengths of RFC 1035, 2.3.4."""
+    """Tell whether this is an address, or a name that is not too long.
+
+    The limits are in RFC 1035, 2.3.4.
+    """
     if host.startswith("["):
         return _is_address(ipaddress.IPv6Address, host.strip("[]"))
     if host.replace(".", "").isdigit():
@@ -156,11 +159,11 @@ def endpoints(
     environment: Mapping[str, str],
     variables: tuple[str, ...] = ("METADATA_IP",),
 ) -> list[Endpoint]:
-    """Return where to look for the service, in order.
+    """Return the addresses of the service, in the order in which to try them.
 
-    `urls` from the command line replace everything else; then come the
-    vendor's variables, the first that is set of those that hold an address, and
-    METADATA_PORT; then the two known addresses. Raises UsageError.
+    `urls` from the command line replace everything else. Without them, the first of
+    the vendor's `variables` that is set gives the address; without any, there are the
+    two known addresses. METADATA_PORT gives the port. Raises UsageError.
     """
     if urls:
         return [endpoint(url) for url in urls]
@@ -200,19 +203,19 @@ def valid_state(state: str) -> str:
 
 
 def state_request(state: str) -> Request:
-    """Return the signal: PATCH /state, as the capture has it."""
+    """Return the signal: PATCH /state, as in the capture."""
     body = json.dumps({"state_detail": state}).encode()
     headers = {**_HEADERS, "Content-Type": "application/json"}
     return Request("PATCH", "/state", headers, body, ACKNOWLEDGEMENT_LIMIT)
 
 
 def document_request() -> Request:
-    """Return the question for the metadata document in its JSON form."""
+    """Return the request for the metadata document as JSON."""
     return Request("GET", "/conf?format=json", _HEADERS, None, DOCUMENT_LIMIT)
 
 
 def valid_key(key: str) -> str:
-    """Return `key` if it can be that of user data: 1 to 128 printable characters.
+    """Return `key` if it can be a key of user data: 1 to 128 printable characters.
 
     Raises UsageError.
     """
@@ -225,14 +228,14 @@ def valid_key(key: str) -> str:
 
 
 def user_data_list_request() -> Request:
-    """Return the question for the keys of the user data."""
+    """Return the request for the keys of the user data."""
     return Request("GET", "/user_data?format=json", _HEADERS, None, DOCUMENT_LIMIT)
 
 
 def user_data_request(method: str, key: str, value: bytes | None = None) -> Request:
     """Return the request that reads (GET), sets (PATCH) or deletes (DELETE) a key.
 
-    The key is one segment of the path, whatever is in it (RFC 3986, 2.1).
+    The key is quoted to be one segment of the path (RFC 3986, 2.1).
     """
     target = "/user_data/" + quote(key, safe="")
     headers = dict(_HEADERS)
@@ -258,11 +261,11 @@ def judge_keys(reply: Reply) -> list[str]:
 
 
 def judge_user_data(reply: Reply, key: str) -> bytes:
-    """Return the value that a reply about `key` carries, byte for byte.
+    """Return the value in a reply about `key`, byte for byte.
 
-    Raises NoSuchKeyError for 404, which here says that there is no such key,
-    UnavailableError, RefusedError, also for a value beyond USER_DATA_LIMIT,
-    or NonsenseError.
+    Raises NoSuchKeyError for 404, which here means that the key does not exist;
+    RefusedError, also for a value larger than USER_DATA_LIMIT; UnavailableError or
+    NonsenseError.
     """
     if reply.status == _NOT_FOUND:
         raise NoSuchKeyError(f"no such key in the user data: {printable(key, 60)}")
@@ -275,17 +278,17 @@ def judge_user_data(reply: Reply, key: str) -> bytes:
 
 
 def judge_stored(reply: Reply) -> None:
-    """Take the answer to user data that was set.
+    """Check the reply to a write of user data.
 
-    Which status says so is not known for sure, so any 2xx does. 404 says that the
-    endpoint is not there yet, as early in a boot. Raises UnavailableError or
+    The exact status of a success is unknown, so any 2xx is one. 404 means that the
+    endpoint does not exist yet, as early in a boot. Raises UnavailableError or
     RefusedError.
     """
     _judge_user_data_status(reply)
 
 
 def judge_acknowledgement(reply: Reply, state: str) -> bool:
-    """Tell whether a reply confirms that `state` was taken; False is unconfirmed.
+    """Tell whether a reply confirms `state`; False means that it is unconfirmed.
 
     Raises OtherStateError, NonsenseError, UnavailableError or RefusedError.
     """
@@ -303,7 +306,7 @@ def judge_acknowledgement(reply: Reply, state: str) -> bool:
 
 
 def judge_document(reply: Reply) -> bytes:
-    """Return the body of a reply that is a whole document, not parsed yet.
+    """Return the body of a reply that holds a whole document, not parsed yet.
 
     Raises UnavailableError, RefusedError or NonsenseError.
     """
@@ -314,10 +317,10 @@ def judge_document(reply: Reply) -> bytes:
 
 
 def acknowledged_state(body: bytes) -> str | None:
-    """Read the state that an acknowledgement names, or None if it names none.
+    """Return the state that an acknowledgement names, or None if it names none.
 
-    Two forms are understood: the line `STATE_DETAIL=value`, shell-quoted, and
-    a JSON object with `state_detail`.
+    It can have two forms: the line `STATE_DETAIL=value`, quoted as for a shell, or a
+    JSON object with `state_detail`.
     """
     if body.lstrip().startswith(b"{"):
         try:
@@ -334,8 +337,8 @@ def acknowledged_state(body: bytes) -> str | None:
 def retry_after(headers: Mapping[str, str]) -> float:
     """Return the seconds that Retry-After asks for, 0 if it is absent or broken.
 
-    Seconds or an HTTP-date (RFC 9110, 10.2.3). A date is held against the
-    reply's own Date header, for at boot our wall clock may be years off.
+    It is a number of seconds or an HTTP-date (RFC 9110, 10.2.3). A date is compared
+    with the reply's own Date header: at boot our wall clock may be years off.
     """
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
@@ -343,7 +346,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
     try:
         until = parsedate_to_datetime(value)
         now = parsedate_to_datetime(headers.get("Date", ""))
-        if until.tzinfo is None:  # an obsolete form, which is in GMT as all are
+        if until.tzinfo is None:  # an obsolete form; every HTTP-date is in GMT
             until = until.replace(tzinfo=now.tzinfo)
         return max(0.0, (until - now).total_seconds())
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -355,13 +358,13 @@ def _says_html(reply: Reply) -> bool:
 
 
 def _is_web_page(reply: Reply) -> bool:
-    """Tell whether this is a page of some proxy or portal, by its head or its body."""
+    """Tell whether this is a page of some proxy or portal."""
     body = reply.body.removeprefix(b"\xef\xbb\xbf").lstrip()
     return _says_html(reply) or body.startswith(b"<")
 
 
 def _judge_status(reply: Reply) -> None:
-    """Raise for every status but 2xx."""
+    """Raise an error for every status except 2xx."""
     status = reply.status
     if status in _SUCCESS:
         return
@@ -375,7 +378,7 @@ def _judge_status(reply: Reply) -> None:
 
 
 def _judge_user_data_status(reply: Reply) -> None:
-    """Raise for every status but 2xx, with a hint at the source port."""
+    """Raise an error for every status except 2xx, with a hint about the source port."""
     if reply.status in _SOURCE_REFUSED:
         raise RefusedError(
             f"the service refused: it answered {reply.status}, as it does where the"
@@ -389,6 +392,6 @@ def _unquoted(word: str) -> str | None:
         return None
     try:
         words = shlex.split(word)
-    except ValueError:  # a quote that does not close
+    except ValueError:  # an unclosed quote
         return None
     return words[0] if len(words) == 1 else None

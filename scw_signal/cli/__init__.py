@@ -1,1 +1,1 @@
-"""The commands: one composition root each, argv in and exit status out."""
+"""The commands: each module has a main() that takes argv, returns the exit status."""

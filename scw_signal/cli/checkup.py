@@ -1,7 +1,7 @@
-"""What is wrong with my server? Looks at everything that the signal needs.
+"""What is wrong with my server? Checks everything that the signal needs.
 
-Signals nothing, changes nothing and needs no root. No check takes longer than
-CHECK_SECONDS, and each says what it found in one line.
+It sends no signal, changes nothing and does not need root. Each check takes at most
+CHECK_SECONDS and reports its result in one line.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from scw_signal.wire import Address, Endpoint, Reply
 
 CHECK_SECONDS = 3.0
-CLOCK_SECONDS = 60.0  # a clock that is further off than this is worth a word
+CLOCK_SECONDS = 60.0  # a clock that differs more than this gets a warning
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 COLUMNS = 80
 _INDENT = 14  # columns before the text of a finding
@@ -42,16 +42,16 @@ VENDOR = "Scaleway"
 
 
 class System(NamedTuple):
-    """What a system is asked, and where its administrator is sent."""
+    """The commands for one system, and the names that the advice uses."""
 
     vendor: tuple[str, ...]  # prints the vendor of the machine
-    route: tuple[str, ...]  # followed by an address: prints the way there
-    interface: str  # in that, the word before the interface
+    route: tuple[str, ...]  # followed by an address, prints the route to it
+    interface: str  # the word before the interface in that output
     enabled: tuple[str, ...]  # succeeds if the service is enabled
     enable: str  # enables it
-    scripts: tuple[str, ...]  # one of them is there if the service is installed
-    printing: str = ""  # a line that `enabled` prints then, if it always succeeds
-    network: str = ""  # the manual of how an interface is configured
+    scripts: tuple[str, ...]  # if the service is installed, one of them exists
+    printing: str = ""  # if `enabled` always succeeds: the line it then prints
+    network: str = ""  # the manual page about configuring an interface
     firewall: str = "its firewall"
     power: tuple[str, ...] = ()  # prints 1 if a power-off shuts the system down
 
@@ -85,7 +85,7 @@ SYSTEMS = {
         vendor=("sysctl", "-n", "machdep.dmi.system-vendor"),
         route=_ROUTE,
         interface="interface:",
-        # Not read in rc.conf(5), which is a script and not the only place.
+        # rc.conf(5) is a script and not the only place, so it is not parsed here.
         enabled=("/etc/rc.d/scw_signal", "rcvar"),
         printing=r"\$?scw_signal=YES",
         enable="echo scw_signal=YES >>/etc/rc.conf",
@@ -116,9 +116,9 @@ SYSTEMS = {
 
 
 def this_system(root: str = "/") -> System:
-    """Return the system that this is; one that is not known counts as systemd's.
+    """Return the current system; an unknown one counts as systemd.
 
-    Linux is told apart as packaging/install does it.
+    Linux systems are distinguished as packaging/install does.
     """
     for name in ("openbsd", "freebsd", "netbsd"):
         if sys.platform.startswith(name):
@@ -129,29 +129,29 @@ def this_system(root: str = "/") -> System:
 
 
 class Finding(NamedTuple):
-    """What one check found: its name, ok, warn or FAIL, and a line of text."""
+    """The result of one check: its name, ok, warn or FAIL, and a line of text."""
 
     check: str
     verdict: str
     text: str
-    facts: tuple[tuple[str, str], ...] = ()  # of the service, by their names
-    word: str = ""  # of a failure, where the name of the check does not tell
+    facts: tuple[tuple[str, str], ...] = ()  # about the service: names and values
+    word: str = ""  # names the failure, if the name of the check is too general
 
     def line(self) -> str:
-        """Return it for people, in lines of COLUMNS at most."""
+        """Return it for people, in lines of at most COLUMNS."""
         start = f"{self.verdict:<5}{self.check:<9}"
         return _wrapped(start + self.text, " " * _INDENT)
 
 
 class Conclusion(NamedTuple):
-    """What all findings come to: a stable word, and advice for people."""
+    """The result of all checks: a word for programs, and advice for people."""
 
     word: str
-    good: bool  # the signal would go out, or has
+    good: bool  # the signal would go out, or already has
     advice: str
 
     def line(self) -> str:
-        """Return the advice in lines of COLUMNS at most."""
+        """Return the advice in lines of at most COLUMNS."""
         return _wrapped(self.advice, "")
 
 
@@ -162,7 +162,7 @@ def _wrapped(text: str, indent: str) -> str:
 
 
 class Tools(NamedTuple):
-    """What the checks look with."""
+    """What the checks use."""
 
     system: System
     endpoints: Sequence[Endpoint]
@@ -176,7 +176,7 @@ class Tools(NamedTuple):
 
 
 def examine(tools: Tools) -> Iterator[Finding]:
-    """Make every check, in the order in which a boot meets what it looks at."""
+    """Make every check, in the order of a boot."""
     yield _install(tools.library_fault)
     yield _vendor(tools)
     routed, findings = _each(tools.endpoints, lambda each: _route(tools, each))
@@ -194,7 +194,7 @@ def examine(tools: Tools) -> Iterator[Finding]:
 
 
 def conclude(findings: Sequence[Finding], system: System, state: str) -> Conclusion:
-    """Tell whether `state` is signalled or would be, and what to do."""
+    """Tell whether `state` was or would be signalled, and what to do."""
     failed = {each.word or each.check for each in findings if each.verdict == FAIL}
     for check, (word, advice) in _advice(system).items():
         if check in failed:
@@ -213,16 +213,16 @@ def conclude(findings: Sequence[Finding], system: System, state: str) -> Conclus
 
 
 def facts(findings: Sequence[Finding]) -> dict[str, str]:
-    """Return what is known of the service, by its names."""
+    """Return what is known about the service, by name."""
     return dict(fact for finding in findings for fact in finding.facts)
 
 
 def _each(
     endpoints: Sequence[Endpoint], check: Callable[[Endpoint], Finding]
 ) -> tuple[list[Endpoint], list[Finding]]:
-    """Check each address; return those that pass, and what there is to say.
+    """Check each address; return those that pass, and all findings.
 
-    One address is enough: where one passes, another that does not is only told.
+    One address is enough: if one passes, the failure of another is only a note.
     """
     findings = [check(endpoint) for endpoint in endpoints]
     passed = [
@@ -241,7 +241,7 @@ def _each(
 
 
 def _advice(system: System) -> dict[str, tuple[str, str]]:
-    """Return a word and what to do, by what fails, the first of these first."""
+    """Return a word and advice for each check that can fail, the first one first."""
     where = f", in {system.network}" if system.network else ""
     libraries = (
         "The agent does not run with these libraries: install those that it needs."
@@ -273,7 +273,7 @@ def _advice(system: System) -> dict[str, tuple[str, str]]:
 
 
 def run(words: Sequence[str]) -> tuple[int, str] | None:
-    """Run a program of the system for what it prints: (status, output)."""
+    """Run a program of the system; return its (status, output)."""
     try:
         done = subprocess.run(  # noqa: S603 - words of ours only
             words,
@@ -321,7 +321,7 @@ def _route(tools: Tools, endpoint: Endpoint) -> Finding:
 
 
 def _interface(tools: Tools, host: str) -> str:
-    """Return the interface that the system's own answer names, or nothing."""
+    """Return the interface that the system's route command names, or ""."""
     answer = tools.run((*tools.system.route, host))
     words = iter(answer[1].split() if answer else ())
     return next(words, "") if tools.system.interface in words else ""
@@ -337,7 +337,7 @@ def _connection(tools: Tools, endpoint: Endpoint) -> Finding:
 
 
 def _addresses(tools: Tools, endpoint: Endpoint) -> list[Address]:
-    """Return where an endpoint is, each with its scope; raises OSError."""
+    """Return the socket addresses of an endpoint; raises OSError."""
     host, port = endpoint
     if endpoint.is_numeric():
         return [(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))]
@@ -345,7 +345,7 @@ def _addresses(tools: Tools, endpoint: Endpoint) -> list[Address]:
 
 
 def _connect(addresses: Sequence[Address]) -> None:
-    """Connect to one of `addresses`, and hang up; raises OSError."""
+    """Connect to one of `addresses`, and close; raises OSError."""
     failure = OSError(errno.EADDRNOTAVAIL, "no address")
     for family, address in addresses:
         try:
@@ -360,7 +360,7 @@ def _connect(addresses: Sequence[Address]) -> None:
 
 
 def _service(tools: Tools, endpoints: Sequence[Endpoint]) -> Iterator[Finding]:
-    """Ask for the document once, and tell what it and its reply say."""
+    """Ask for the document once, and report what it says."""
     if not endpoints:
         return
     try:

@@ -1,15 +1,15 @@
-"""Imports scw_signal.transport without what urllib3 would load in vain.
+"""Imports scw_signal.transport without the modules that urllib3 does not need here.
 
-The service speaks plain HTTP, so ssl is of no use; without it a signal starts
-sooner, takes less memory, and on LibreSSL urllib3 2 has nothing to warn about
-on the console. urllib3 supports a Python that was built without ssl, and this
-makes ours look like one. importlib.metadata, which urllib3 2 imports lest
-HTTP/2 be switched on, is put off until somebody calls what urllib3 took from it: a
-tenth of a signal's instructions.
+The service speaks plain HTTP, so ssl is not needed. Without it a signal starts sooner
+and takes less memory, and urllib3 2 prints no warning about LibreSSL on the console.
+urllib3 supports a Python that was built without ssl; this module makes ours look like
+one. urllib3 2 also imports importlib.metadata, in case HTTP/2 is switched on. That is
+a tenth of the instructions of a signal, so it is loaded only when it is used.
 
-Only a command may import this, and before anything else that needs urllib3: it
-owns its process. It raises ScwSignalError if the libraries will not do: otherwise the
-agent would learn that after its first failed try.
+Only a command may import this, since it changes sys.modules for the whole process, and
+it must come before any other import of urllib3. It raises ScwSignalError if a library
+is missing or has a wrong version: otherwise the agent would see that only after its
+first failed try.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _PUT_OFF = "importlib.metadata"
 
 
 class _PutOff(ModuleType):
-    """Stands for a module while urllib3 is imported."""
+    """Takes the place of a module while urllib3 is imported."""
 
     @staticmethod
     def version(name: str) -> Any:
-        """Return what the function of that name does."""
+        """Call the real function."""
         return importlib.import_module(_PUT_OFF).version(name)
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith("__"):  # the import system's own questions
+        if attribute.startswith("__"):  # asked by the import system
             raise AttributeError(attribute)
-        _take_away(self)  # somebody wants more of it: then it is loaded after all
+        _take_away(self)  # another attribute is used: load the real module
         return getattr(importlib.import_module(_PUT_OFF), attribute)
 
 

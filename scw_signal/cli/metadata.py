@@ -1,7 +1,6 @@
-"""scw-metadata: prints what this server is.
+"""scw-metadata: prints the metadata of this server.
 
-A cached look-up imports nothing that it does not use; that is why imports
-stand inside functions here.
+Some imports are inside functions, so that a cached look-up imports only what it uses.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ TIMEOUT_SECONDS = 10.0
 FORMS = ("json", "sh", "list-keys", "ssh-keys")
 GOES_WITH = {"prefix": "sh", "account": "ssh-keys"}
 MOST_NAMED = 8  # missing keys
-MOST_COMPARED = 2000  # keys, when near ones are looked for: a real document has 200
+MOST_COMPARED = 2000  # keys to compare for suggestions; a real document has 200
 
 COMMAND = Command(
     "scw-metadata",
@@ -99,7 +98,7 @@ def _check(arguments: Arguments) -> None:
 
 
 def _lines(arguments: Arguments, keys: list[str]) -> str:
-    """Return the output that is made from the flat form."""
+    """Return the output, made from the flat form."""
     prefix = _prefix(arguments)
     view = _stored(arguments, store.METADATA_FLAT)
     if view is None or not flat.is_flat(view):
@@ -128,7 +127,7 @@ def _lines(arguments: Arguments, keys: list[str]) -> str:
 
 
 def _names(view: str, keys: list[str]) -> str:
-    """Return the names of all keys; or, for each of `keys`, of it and those below."""
+    """Return the names of all keys; with `keys`, only of these and those below them."""
     names = [name for name, _ in flat.load(view)]
     if not keys:
         return "".join(f"{printable(name)}\n" for name in names)
@@ -144,7 +143,7 @@ def _names(view: str, keys: list[str]) -> str:
 
 
 def as_json(arguments: Arguments, keys: list[str]) -> str:
-    """Return the document, or the parts of it that the keys name, as JSON."""
+    """Return the document, or the parts that the keys name, as JSON."""
     import json  # noqa: PLC0415
 
     from scw_signal import document  # noqa: PLC0415
@@ -161,12 +160,12 @@ def as_json(arguments: Arguments, keys: list[str]) -> str:
         if missing:
             raise _no_such(missing, nodes)
         parts = [nodes[key] for key in keys]
-    # ASCII only: what could fool a terminal stays escaped, in valid JSON.
+    # ASCII only: this escapes what a terminal could obey, and the JSON stays valid.
     return "".join(json.dumps(part, indent=2) + "\n" for part in parts)
 
 
 def _prefix(arguments: Arguments) -> str:
-    """Return the prefix for --sh, or nothing without it."""
+    """Return the prefix for --sh, or "" without --sh."""
     if not arguments.has("sh"):
         return ""
     prefix = arguments.text("prefix", render.PREFIX)
@@ -179,7 +178,7 @@ def _prefix(arguments: Arguments) -> str:
 
 
 def _stored(arguments: Arguments, name: str) -> str | None:
-    """Return what is stored, if that is what to use."""
+    """Return what is stored, if the options say to use it."""
     if not _caching(arguments):
         return None
     max_age = arguments.seconds("max-age", 0.0) if arguments.has("max-age") else None
@@ -187,12 +186,12 @@ def _stored(arguments: Arguments, name: str) -> str | None:
 
 
 def _caching(arguments: Arguments) -> bool:
-    """Tell whether to use what is stored, and to store what the service says."""
+    """Tell whether to use stored metadata, and to store the service's answer."""
     return arguments.has("cached") or arguments.has("max-age")
 
 
 def _ask(arguments: Arguments) -> Metadata:
-    """Ask the service, and store its answer if wanted and where that can be done."""
+    """Ask the service, and store its answer if wanted and possible."""
     from scw_signal import agent  # noqa: PLC0415
     from scw_signal.cli.session import Session  # noqa: PLC0415
     from scw_signal.errors import StoreError  # noqa: PLC0415
@@ -205,7 +204,7 @@ def _ask(arguments: Arguments) -> Metadata:
             for name, data in agent.metadata_files(metadata).items():
                 place.write(name, data)
         except StoreError:
-            pass  # whoever may not write there still gets the answer
+            pass  # without permission to write, print the answer all the same
     return metadata
 
 

@@ -1,4 +1,4 @@
-"""scw-metadata-json: what scw-metadata --json prints, under the vendor's name."""
+"""scw-metadata-json: the vendor's name for scw-metadata --json."""
 
 from __future__ import annotations
 

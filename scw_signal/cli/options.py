@@ -1,9 +1,8 @@
-"""Command lines: one table of options a command, for parsing and for --help.
+"""Command lines: each command has one table of options, for parsing and for --help.
 
-Not argparse: importing it takes as long as everything else that a cached
-look-up does, and it loads re. The grammar is the usual one: `--name VALUE`,
-`--name=VALUE`, `-abc` for flags, options and operands in any order, `--` ends
-the options.
+Not argparse: importing it, with re, takes as long as all the rest of a cached
+look-up. The grammar is the usual one: `--name VALUE`, `--name=VALUE`, `-abc` for
+flags, options and operands in any order; `--` ends the options.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Option:
         self.metavar = metavar
 
     def usage(self) -> str:
-        """Return how it is written: `-q, --quiet`, `--url URL`."""
+        """Return its usage, such as `-q, --quiet` or `--url URL`."""
         letter = f"-{self.letter}, " if self.letter else ""
         return f"{letter}--{self.name}{self.metavar and ' ' + self.metavar}"
 
@@ -53,7 +52,7 @@ RUN_DIR = Option(
 
 
 def url(variable: str = "METADATA_IP") -> Option:
-    """Return the option for the service, which a variable may name as well."""
+    """Return the option for the service; a variable can name the service too."""
     return Option(
         "url",
         f"the service; may be repeated ({variable} with\n"
@@ -72,12 +71,12 @@ def timeout(default: float) -> Option:
 
 
 class Command:
-    """What a command is called, what it takes, and what its help says."""
+    """The name, the operands, the options and the help of a command."""
 
     def __init__(
         self, name: str, operands: str, summary: str, options: Sequence[Option]
     ) -> None:
-        """Take the synopsis of the operands and one sentence of summary."""
+        """Take the synopsis of the operands and a summary of one sentence."""
         self.name = name
         self.operands = operands
         self.summary = summary
@@ -128,15 +127,15 @@ class Command:
 
 
 class Arguments:
-    """What a command line said; conversions raise UsageError."""
+    """The options and operands of a command line; conversions raise UsageError."""
 
     def __init__(self) -> None:
-        """Start with nothing said."""
+        """Start without any."""
         self.operands: list[str] = []
         self._values: dict[str, list[str]] = {}
 
     def add(self, option: Option, value: str | None, words: Iterator[str]) -> None:
-        """Take note of an option; a value not yet seen is the next word."""
+        """Record an option; if its value is None, the next word is the value."""
         if option.metavar and value is None:
             value = next(words, None)
             if value is None:
@@ -152,16 +151,16 @@ class Arguments:
         return self._values.get(name, [])
 
     def text(self, name: str, default: str) -> str:
-        """Return the value of an option; the last one, if it was repeated."""
+        """Return the value of an option; the last one if it was repeated."""
         return self._values.get(name, [default])[-1]
 
     def seconds(self, name: str, default: float) -> float:
-        """Return the value of an option as seconds: a finite number from 0."""
+        """Return the value of an option as seconds: a finite number, at least 0."""
         if name not in self._values:
             return default
         text = self._values[name][-1]
         try:
-            # float() takes 1_000 and the digits of every script; nobody means them.
+            # float() also accepts 1_000 and non-ASCII digits: surely mistakes.
             seconds = float(text) if text.isascii() and "_" not in text else -1.0
         except ValueError:
             seconds = -1.0

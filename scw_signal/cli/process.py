@@ -1,4 +1,4 @@
-"""What the three commands share as processes: how they begin, write and end."""
+"""What all commands share as processes: how they begin, write and end."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import gc
 import os
 import sys
 
-# Not signal, which loads enum: a third of a cached look-up.
-from _signal import (  # type: ignore[import-not-found] # typeshed has it not
+# Not signal, which loads enum: that takes a third of a cached look-up.
+from _signal import (  # type: ignore[import-not-found] # not in typeshed
     SIG_BLOCK,
     SIG_DFL,
     SIG_UNBLOCK,
@@ -38,20 +38,20 @@ _STATUS = {UsageError: USAGE, NoSuchKeyError: NO_SUCH_KEY}
 
 
 def run(command: str) -> NoReturn:
-    """Run a command, a module of this package, as this process's whole work.
+    """Run a command, a module of this package, and end the process.
 
-    Whatever goes wrong, from its imports on, becomes one line on standard error
-    and an exit status.
+    Any failure, even of its imports, becomes one line on standard error and an
+    exit status.
     """
     name = "scw-" + command.replace("_", "-")
-    # At Ctrl-C the kernel ends the process. As an exception it would come out of the
-    # middle of an import, as another error or not at all.
+    # Let the kernel end the process at Ctrl-C. As an exception it could come in the
+    # middle of an import, and turn into another error or get lost.
     if getsignal(SIGINT) is default_int_handler:
         pthread_sigmask(SIG_BLOCK, {SIGINT})  # see stop.held_back
         signal(SIGINT, SIG_DFL)
         pthread_sigmask(SIG_UNBLOCK, {SIGINT})
     _keep_standard_descriptors()
-    gc.disable()  # most commands are over before it would find anything
+    gc.disable()  # most commands end before it would find anything
     try:
         module = __import__(f"scw_signal.cli.{command}", fromlist=["main"])
         status = module.main(sys.argv[1:])
@@ -66,17 +66,17 @@ def run(command: str) -> NoReturn:
     except ImportError as error:
         status = FAILED
         _complain(name, f"incomplete installation: {error}")
-    except Exception as error:  # noqa: BLE001 - a bug of ours; never a traceback
-        from scw_signal import log  # noqa: PLC0415 - only here, and only then
+    except Exception as error:  # noqa: BLE001 - a bug; users never see a traceback
+        from scw_signal import log  # noqa: PLC0415 - only needed here
 
         status = FAILED
         _complain(name, log.bug(error))
-    # Sparing the interpreter its taking apart: nothing of ours is buffered.
+    # Skips the interpreter's clean-up, which takes time; no output is buffered.
     os._exit(status)
 
 
 def informed(command: Command, arguments: Arguments) -> bool:
-    """Answer --help or --version, and tell whether one was asked."""
+    """Answer --help or --version; tell whether one of them was given."""
     if arguments.has("help"):
         write(command.help())
     elif arguments.has("version"):
@@ -87,10 +87,10 @@ def informed(command: Command, arguments: Arguments) -> bool:
 
 
 def write(text: str) -> None:
-    """Write to standard output, as UTF-8 whatever the locale is.
+    """Write to standard output, as UTF-8 in every locale.
 
-    To a terminal, control characters other than newline and tab are escaped.
-    Raises ScwSignalError, or BrokenPipeError when nobody reads any more.
+    On a terminal, control characters other than newline and tab are escaped.
+    Raises ScwSignalError, or BrokenPipeError if the reader has closed the pipe.
     """
     _write((lines(text) if os.isatty(1) else text).encode(errors="replace"))
 
@@ -106,10 +106,10 @@ def _write(data: bytes) -> None:
 
 
 def write_bytes(data: bytes) -> None:
-    """Write bytes to standard output as they are; to a terminal, as `write` does.
+    """Write bytes to standard output unchanged; on a terminal, as `write` does.
 
-    There they also end with a newline, or the prompt would follow on the same line.
-    Raises ScwSignalError, or BrokenPipeError when nobody reads any more.
+    There a newline is added if the last one is missing, for the sake of the prompt.
+    Raises ScwSignalError, or BrokenPipeError if the reader has closed the pipe.
     """
     if os.isatty(1):
         end = b"\n" if data and not data.endswith(b"\n") else b""
@@ -118,7 +118,7 @@ def write_bytes(data: bytes) -> None:
 
 
 def read(most: int) -> bytes:
-    """Return standard input up to its end, or `most` bytes of it.
+    """Return standard input up to its end, but at most `most` bytes.
 
     Raises ScwSignalError.
     """
@@ -132,15 +132,15 @@ def read(most: int) -> bytes:
 
 
 def warn(name: str, message: str) -> None:
-    """Write one line to standard error, in the name of a command."""
+    """Write one line to standard error, after the name of the command."""
     try:
         os.write(2, f"{name}: {printable(message, 500)}\n".encode())
     except OSError:
-        pass  # nobody is left to be told
+        pass  # nobody reads it
 
 
 def die_of(number: int) -> NoReturn:
-    """End this process as a signal would have, so that a shell can tell."""
+    """End this process by a signal, so that a shell sees why it ended."""
     try:
         pthread_sigmask(SIG_BLOCK, {SIGINT, SIGTERM})  # see stop.held_back
         signal(number, SIG_DFL)
@@ -148,13 +148,13 @@ def die_of(number: int) -> NoReturn:
         pass  # SIGKILL, which needs neither, or a number that Python does not know
     os.kill(os.getpid(), number)
     pthread_sigmask(SIG_UNBLOCK, {number})
-    os._exit(128 + number)  # what shells make of it; one that does not end a process
+    os._exit(128 + number)  # if the signal does not end a process: what a shell shows
 
 
 def _keep_standard_descriptors() -> None:
-    """Fill a closed standard descriptor, or the next socket would take its place.
+    """Open closed standard descriptors, so that no socket takes their numbers.
 
-    For reading, so that writing to it fails as it would have.
+    They are opened for reading, so that writing still fails.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -164,12 +164,12 @@ def _keep_standard_descriptors() -> None:
 
 
 def _complain(name: str, message: str) -> None:
-    """Say why a command failed; for the agent, in the log as well.
+    """Say why a command failed; for the agent, in the log too.
 
-    rc.d(8) hides standard error, and the log is where one looks then.
+    rc.d(8) hides standard error, so users look in the log.
     """
     warn(name, message)
     if name == AGENT:
-        from scw_signal import log  # noqa: PLC0415 - only here, and only then
+        from scw_signal import log  # noqa: PLC0415 - only needed here
 
         log.Log(log.to_syslog(name), verbose=False).error(message)

@@ -1,4 +1,4 @@
-"""What a command that a person typed needs in order to talk to the service."""
+"""What a command needs in order to talk to the service."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from scw_signal.cli.options import Arguments, Command
     from scw_signal.errors import ScwSignalError
 
-# For one exchange: somebody is waiting, and has less patience than the agent.
+# For one exchange: a user waits, and has less patience than the agent.
 TRY_SECONDS = 5.0
 
 
 @final
 class Session:
-    """A service and the patience to ask it, as the options say.
+    """The service, and the patience to ask it, as the options say.
 
-    A context: in it Ctrl-C ends every wait, and at its end nothing is left on the
-    terminal.
+    A context manager: in it Ctrl-C ends every wait. At its end the progress line is
+    cleared.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Session:
         """Take the default for --timeout, in seconds; raises UsageError.
 
         `variables` of the environment may hold the address of the service;
-        `reserved` says that it looks for a source port below 1024.
+        `reserved` means to ask from a port below 1024.
         """
         seconds = arguments.seconds("timeout", seconds)
         self._endpoints = wire.endpoints(arguments.all("url"), os.environ, variables)
@@ -78,14 +78,14 @@ class Session:
             self._confine(command)
 
     def _confine(self, command: Command) -> None:
-        """Pledge; what could not be loaded or opened afterwards comes first."""
+        """Pledge, after loading and opening what pledge(2) forbids later."""
         sandbox.preload()
         self._network = Network(self._endpoints, self._clock)
         say = functools.partial(process.warn, command.name)
         sandbox.Sandbox(debug=lambda _: None, warn=say).restrict()
 
     def __enter__(self) -> Session:
-        """Take Ctrl-C over."""
+        """Take over Ctrl-C."""
         self._stop.__enter__()
         return self
 
@@ -95,7 +95,7 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Clear the progress line; raises Stopped if Ctrl-C was not heard yet."""
+        """Clear the progress line; raises Stopped if no wait has seen Ctrl-C yet."""
         self._progress.clear()
         self._stop.__exit__(kind, error, trace)
 
@@ -107,10 +107,10 @@ class Session:
 
 
 class Progress:
-    """Says on standard error why nothing happens yet.
+    """Says on standard error what the command waits for.
 
-    On a terminal in one line that is rewritten; with --verbose in a line a
-    try; otherwise, and with --quiet, not at all.
+    On a terminal it rewrites one line; with --verbose it prints one line for each
+    try; otherwise, and with --quiet, it prints nothing.
     """
 
     def __init__(
@@ -119,14 +119,14 @@ class Progress:
         arguments: Arguments,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take what the command line and the terminal say, and the clock."""
+        """Take the command, its arguments, and the clock."""
         self._name = command.name
         self._now = now
         self._verbose = arguments.has("verbose")
         self._rewrite = (
             not self._verbose and not arguments.has("quiet") and os.isatty(2)
         )
-        # Asked now: under pledge(2) it would take the promise tty.
+        # Asked now, since later it would need the promise tty: pledge(2).
         self._columns = _columns() if self._rewrite else 0
         self._shown = False
         self._try = 1
@@ -137,7 +137,7 @@ class Progress:
         self._asked = host, self._now()
 
     def tick(self) -> None:
-        """Say whose answer is waited for, once that has taken a second."""
+        """Say which host has not answered, once that has taken a second."""
         if self._asked is None or not self._rewrite:
             return
         host, since = self._asked
@@ -153,11 +153,11 @@ class Progress:
             text = printable(f"{error}; try {self._try} in {delay:.1f} s", 300)
             self._write(f"{self._name}: {text}\n")
         elif self._rewrite:
-            # What changes comes first: the rest is cut where the line ends.
+            # The numbers come first, since the end of a long line is cut.
             self._line(f"try {self._try} in {delay:.1f} s: {error}")
 
     def clear(self) -> None:
-        """Take the rewritten line away."""
+        """Clear the rewritten line."""
         if self._shown:
             self._write("\r\x1b[K")
 
@@ -169,7 +169,7 @@ class Progress:
         try:
             os.write(2, text.encode(errors="replace"))
         except OSError:
-            pass  # nobody is left to be told
+            pass  # nobody reads it
 
 
 def _columns() -> int:

@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _confirmed(session: Session, state: str) -> bool:
-    """Look in the document for what the acknowledgement did not say, once."""
+    """Look once in the document for the state, which the reply did not name."""
     try:
         metadata = agent.ask(session.service, session.patience.remaining())
     except ScwSignalError:

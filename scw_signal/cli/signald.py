@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 STATE = "booted"
 DNS_NAME = "scaleway.com"
 DNS_SECONDS = 15.0
-_SYSTEMD = "/run/systemd/system"  # is there where systemd runs: sd_booted(3)
+_SYSTEMD = "/run/systemd/system"  # exists if systemd runs: sd_booted(3)
 
 COMMAND = Command(
     process.AGENT,
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 class _Setup:
-    """What the command line says; raises UsageError."""
+    """The settings from the command line; raises UsageError."""
 
     def __init__(self, arguments: Arguments) -> None:
         if arguments.operands:
@@ -98,7 +98,7 @@ class _Setup:
 
 
 def _check(setup: _Setup) -> int:
-    """Say what is wrong; the status is 0 when the signal would go out."""
+    """Say what is wrong; the status is 0 if the signal would go out."""
     clock = Clock()
     resolver = Resolver(clock)
     tools = checkup.Tools(
@@ -127,7 +127,7 @@ def _check(setup: _Setup) -> int:
 def _answer(
     findings: Sequence[checkup.Finding], conclusion: checkup.Conclusion
 ) -> dict[str, object]:
-    """Return what -n found as --json prints it."""
+    """Return what -n --json prints."""
     known = checkup.facts(findings)
     return {
         "verdict": conclusion.word,
@@ -147,7 +147,7 @@ def _service(
     resolver: Resolver,
     parent: Parent | None = None,
 ) -> transport.Service:
-    """Return the service; asked from a reserved port if a parent opens one."""
+    """Return the service; with a parent, it is asked from a reserved port."""
     from scw_signal.cli.light_transport import transport  # noqa: PLC0415 - the check may have none
 
     connect = parent.reserved_socket if parent else transport.stream_socket
@@ -155,11 +155,11 @@ def _service(
 
 
 def _serve(setup: _Setup) -> int:
-    """Do the work of a boot, or end of the signal that stops it."""
-    # Before the lock-down; raises ScwSignalError if the libraries will not do.
+    """Do the work of a boot; if a signal stops it, end this process by that signal."""
+    # Before the lock-down; raises ScwSignalError if the libraries do not fit.
     import scw_signal.cli.light_transport  # noqa: F401, PLC0415
 
-    gc.enable()  # a boot without a network may take days
+    gc.enable()  # without a network the agent may wait for days
     sink = log.to_stderr if setup.debug else log.to_syslog
     if not setup.debug and os.isatty(2):
         where = log.place(sys.platform, systemd=os.path.isdir(_SYSTEMD))  # noqa: PTH112
@@ -174,7 +174,7 @@ def _serve(setup: _Setup) -> int:
 
 
 def _boot(setup: _Setup, journal: log.Log, stop: Stop) -> int:
-    """Put the agent together, confine it, and let it do its work."""
+    """Build the agent, confine it, and let it work."""
     parent = _split(setup, journal, stop)
     try:
         agent.boot(_parts(setup, journal, stop, parent), STATE, setup.deadline)
@@ -185,10 +185,10 @@ def _boot(setup: _Setup, journal: log.Log, stop: Stop) -> int:
 
 
 def _split(setup: _Setup, journal: log.Log, stop: Stop) -> Parent | None:
-    """Leave what takes root to a parent; return it to its child, the agent.
+    """Split off a parent for the work that needs root; return it to the agent.
 
-    None where nothing takes root, or where it cannot be had: a server that
-    signals without what comes before is better than one that does not.
+    Returns None if no work needs root, and also if there can be no parent: a server
+    that signals without being prepared is better than one that does not signal.
     """
     if not (setup.hostname or setup.user_data):
         return None
@@ -213,7 +213,7 @@ def _split(setup: _Setup, journal: log.Log, stop: Stop) -> Parent | None:
 def _parts(
     setup: _Setup, journal: log.Log, stop: Stop, parent: Parent | None = None
 ) -> agent.Parts:
-    """Open what the agent works with, and lock the rest away."""
+    """Open what the agent needs, and lock the rest away."""
     clock = Clock(stop)
     network = Network(setup.endpoints, clock)
     resolver = Resolver(clock)
@@ -221,7 +221,7 @@ def _parts(
     sandbox.preload()
     box = sandbox.Sandbox(journal.debug, journal.warning)
     user = sandbox.user_for_root()
-    # In this order: the directory may be below one that the user may not search.
+    # In this order: later the user might not be allowed to search a parent directory.
     box.hide_files(store.directory if store else None)
     if user is not None:
         _leave_root(user, store, journal)
@@ -229,8 +229,8 @@ def _parts(
     addresses_only = all(endpoint.is_numeric() for endpoint in setup.endpoints)
 
     def narrow(stage: str) -> None:
-        # The resolver's promise is needed by a question to it still under way,
-        # and by each try where the service was given by name.
+        # The promise dns is needed while a question to the resolver goes on, and for
+        # each try if --url gave a host name.
         if resolver.idle() and (stage == "leave" or addresses_only):
             box.narrow(stage)
 
@@ -244,7 +244,7 @@ def _parts(
             seconds,
             network.pause,
             report,
-            insist=stage != "prepare",  # the signal shall not wait for what is refused
+            insist=stage != "prepare",  # after a refusal the signal must not wait
             unattended=True,
             limit="--deadline" if stage == "signal" else "",
         )
@@ -274,7 +274,7 @@ def _preparation(
 
 
 def _store(directory: str, journal: log.Log) -> Store | None:
-    """Open the run directory, or say why the work goes on without it."""
+    """Open the run directory; if that fails, log why and return None."""
     try:
         return Store(directory)
     except StoreError as error:
@@ -283,7 +283,7 @@ def _store(directory: str, journal: log.Log) -> Store | None:
 
 
 def _leave_root(user: pwd.struct_passwd, store: Store | None, journal: log.Log) -> None:
-    """Go on as the agent's own user, where root started it."""
+    """Switch to the agent's own user, if root started the agent."""
     if store is not None:
         try:
             store.chown(user.pw_uid, user.pw_gid)

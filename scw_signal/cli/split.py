@@ -1,8 +1,9 @@
-"""The agent in two halves: one speaks to the network, the other one keeps root.
+"""Splits the agent in two: one half talks to the network, the other half keeps root.
 
-The parent stays root, serves the few duties of privileged.py and ends as its child
-does. The child is the agent. A pipe that the child never closes tells the parent of
-its end; a stop of either ends both, with the script that is being waited for.
+The child is the agent. The parent stays root, serves the few duties of privileged.py,
+and ends with the same status as its child. The child holds a pipe open; when it ends,
+the parent sees the pipe close. A stop of either half ends both, and also a script for
+which they wait.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
     from scw_signal.log import Log
     from scw_signal.stop import Stop
 
-# Until what does not end at SIGTERM is killed: all of it is over within a second.
+# From SIGTERM to SIGKILL for the child; the whole stop takes less than a second.
 HALF_GRACE_SECONDS = 0.4
 
 
 class _Child(NamedTuple):
-    """The other half: its number, and what becomes readable at its end."""
+    """The child: its process id, and a descriptor that is readable when it ends."""
 
     number: int
     lifeline: int
@@ -41,12 +42,12 @@ class _Child(NamedTuple):
 def split(
     stop: Stop, journal: Log, *, hostname: bool, user_data: bool, to_stderr: bool
 ) -> privileged.Parent:
-    """Leave what takes root to a parent; return it to its child, the agent.
+    """Fork; the parent does the work that needs root, the child is the agent.
 
-    In the parent this does not return. Raises OSError where there can be no two
-    processes.
+    Returns only in the child, with the agent's handle of the parent. Raises OSError
+    if it cannot fork.
     """
-    # Inherited as ignored, it would take the child's fate away from waitpid(2).
+    # If SIGCHLD was inherited as ignored, waitpid(2) would not get the child's status.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with contextlib.ExitStack() as undo:
         agents, ours = map(undo.enter_context, socket.socketpair())
@@ -81,18 +82,18 @@ def _guard(
     journal: Log,
     stop: Stop,
 ) -> NoReturn:
-    """Serve the agent until it has ended, and end as it does."""
+    """Serve the agent until it ends, and end with the same status."""
     try:
         try:
             duties.serve(channel)
         except OSError:
-            pass  # it left in the middle of an answer
-        except Exception as error:  # noqa: BLE001 - the signal can do without root
+            pass  # the agent ended in the middle of an answer
+        except Exception as error:  # noqa: BLE001 - the signal does not need root
             journal.error(f"the privileged process: {type(error).__name__}: {error}")
         channel.close()
         Clock(stop).wait(math.inf, child.lifeline)
     except Stopped as stopped:
-        # The agent first: were its script to end before, it would signal.
+        # The agent first: if its script ended before it, it would signal.
         os.kill(child.number, signal.SIGTERM)
         if not Clock().wait(HALF_GRACE_SECONDS, child.lifeline):
             os.kill(child.number, signal.SIGKILL)
@@ -103,7 +104,7 @@ def _guard(
     if status != 0:
         duties.stop()
     if os.WIFSIGNALED(status):
-        # The child has left a core file where it was to.
+        # The child has already written a core file, if one was wanted.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         process.die_of(os.WTERMSIG(status))
     os._exit(os.waitstatus_to_exitcode(status))

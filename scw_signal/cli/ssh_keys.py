@@ -1,12 +1,12 @@
-"""scw-metadata --ssh-keys: which keys may log in, asked by sshd(8) at each login.
+"""scw-metadata --ssh-keys: prints which keys may log in; sshd(8) runs it at each login.
 
-Somebody waits, so this takes 3 s at most. That is kept in three ways: a budget
-within which the service is asked; no host names, since nothing can interrupt a
-resolver; and a timer of the kernel's, should all of that fail.
+A user waits, so this takes at most 3 s. Three things ensure that: a time limit for
+asking the service; no host names, since nothing can interrupt a resolver; and a timer
+of the kernel, in case all of that fails.
 
-sshd takes no key from a command whose exit status is not 0, and throws away what
-it writes to standard error: so a key that is left out is told there, and is no
-failure, while having neither an answer nor a cache is one.
+sshd accepts no keys from a command whose exit status is not 0, and discards what it
+writes to standard error. So a key that is left out is only reported there, and the
+status stays 0. If neither the service nor the cache has an answer, it is not 0.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from scw_signal.cli.options import Arguments, Command
     from scw_signal.document import Node
 
-ACCOUNT = "root"  # whose keys they are on the images of this cloud
+ACCOUNT = "root"  # the user of these keys on the images of this cloud
 TIMEOUT_SECONDS = 2.0  # for the service
-LONGEST_TIMEOUT = 2.5  # seconds that --timeout may make of it
-KILL_AFTER_SECONDS = 2.8  # the kernel ends the process then; starting it came before
-MOST_NAMED = 8  # keys that are left out
+LONGEST_TIMEOUT = 2.5  # seconds, the most that --timeout accepts
+KILL_AFTER_SECONDS = 2.8  # then the kernel ends the process; its start took time too
+MOST_NAMED = 8  # of the keys that are left out
 
 
 def show(command: Command, arguments: Arguments) -> int:
-    """Print the keys, unless they are asked for somebody whose they are not.
+    """Print the keys, but none for users who are not --account.
 
     Returns the exit status, raises ScwSignalError.
     """
@@ -51,7 +51,7 @@ def show(command: Command, arguments: Arguments) -> int:
 
 
 def _check(arguments: Arguments) -> None:
-    """Raise UsageError for what would make a login unsafe or slow."""
+    """Raise UsageError for options that would make a login unsafe or slow."""
     if len(arguments.operands) > 1:
         raise UsageError("--ssh-keys takes one user name at most, as sshd's %u is")
     if not 0 < arguments.seconds("timeout", TIMEOUT_SECONDS) <= LONGEST_TIMEOUT:
@@ -64,7 +64,7 @@ def _check(arguments: Arguments) -> None:
 
 
 def _document(command: Command, arguments: Arguments) -> dict[str, Node]:
-    """Return the metadata: the service's, or else what was stored at boot."""
+    """Return the metadata of the service, or else what was stored at boot."""
     if arguments.has("cached"):
         stored = _stored(arguments)
         if stored is not None:
@@ -82,9 +82,9 @@ def _document(command: Command, arguments: Arguments) -> dict[str, Node]:
 
 
 def _stored(arguments: Arguments) -> dict[str, Node] | None:
-    """Return what the agent stored; None where that is nothing, or damaged.
+    """Return what the agent stored, or None if it is missing or damaged.
 
-    Not its flat form, in which one key can hide another.
+    The flat form is not used, since one key can hide another in it.
     """
     text = store.read(
         arguments.text("run-dir", store.RUN_DIRECTORY), store.METADATA_JSON

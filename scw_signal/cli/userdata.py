@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TIMEOUT_SECONDS = 10.0
-MOST_COMPARED = 2000  # keys, when near ones are looked for
+MOST_COMPARED = 2000  # keys to compare for suggestions
 
 COMMAND = Command(
     "scw-userdata",
@@ -57,13 +57,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _keys(session: Session) -> bytes:
-    """Return the keys, a line each: a key may hold anything, even a newline."""
+    """Return the keys, one a line, escaped: a key may hold even a newline."""
     keys = agent.user_data_keys(session.service, session.patience)
     return "".join(f"{printable(key)}\n" for key in keys).encode()
 
 
 def _exchange(session: Session, method: str, key: str, value: bytes | None) -> bytes:
-    """Return what the service answers; names near keys if it has no such one."""
+    """Return what the service answers; suggest similar keys if KEY does not exist."""
     try:
         return agent.user_data(session.service, session.patience, method, key, value)
     except NoSuchKeyError as error:
@@ -77,7 +77,7 @@ def _exchange(session: Session, method: str, key: str, value: bytes | None) -> b
 
 
 def _once(session: Session) -> list[str]:
-    """Return the keys if one try will do, for a hint is worth no more."""
+    """Return the keys if one try succeeds; more would be too much for a hint."""
     try:
         request = wire.user_data_list_request()
         return wire.judge_keys(
@@ -107,7 +107,7 @@ def _asked(
 
 
 def _value(word: str) -> bytes:
-    """Return the value that a word stands for; raises UsageError."""
+    """Return the value, from standard input for `-`; raises UsageError."""
     value = process.read(wire.USER_DATA_LIMIT + 1) if word == "-" else os.fsencode(word)
     if len(value) > wire.USER_DATA_LIMIT:
         raise UsageError(

@@ -1,6 +1,6 @@
-"""Is all of the volume used? As OpenBSD's mount(8) and disklabel(8) tell; pure.
+"""Is all of the volume used? OpenBSD's mount(8) and disklabel(8) tell. Pure.
 
-A volume that was enlarged in the cloud's console stays as it was inside.
+Enlarging a volume in the cloud's console does not enlarge its partitions.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     Run = Callable[[Sequence[str]], tuple[int, str] | None]
 
-UNUSED = 500_000_000  # bytes: less comes of rounding, and no cloud sells less
-WHOLE = "c"  # the partition that is the whole disk, whatever there is in it
+UNUSED = 500_000_000  # bytes; less is due to rounding, and no cloud sells so little
+WHOLE = "c"  # the partition that stands for the whole disk
 _ROOT = re.compile(r"^/dev/([a-z]+\d+)[a-zA-Z] on / ", re.MULTILINE)
 _PARTITION = re.compile(r"^  ([a-zA-Z]): +(\d+) +(\d+) ", re.MULTILINE)
 
 
 def examine(run: Run) -> tuple[bool, str]:
-    """Tell whether all is well with the root disk's size, and what there is to say."""
+    """Tell whether all of the root disk is used, and describe it in a line."""
     _, mounted = run(("mount",)) or (1, "")
     root = _ROOT.search(mounted)
     if root is None:
@@ -36,7 +36,7 @@ def examine(run: Run) -> tuple[bool, str]:
 
 
 def unused(label: str) -> int | None:
-    """Return the bytes after the last partition; None if this is no label."""
+    """Return the bytes after the last partition, or None if this is not a label."""
     size, total = (
         re.search(rf"^{name}: (\d+)$", label, re.MULTILINE)
         for name in ("bytes/sector", "total sectors")

@@ -2,28 +2,27 @@
 
     python3 -m scw_signal.emulator --port 8042 --fault state/503:2
 
-It shares no code with the client: it is the second opinion. What it imitates,
-and how sure that is:
+It shares no code with the client, so that it is an independent check. What it
+imitates, and the source of each:
 
     PATCH /state, its reply and its headers   a packet capture of 2018
     GET /conf and its JSON form               the vendor's clients, documentation
     how text is quoted in them                the same; a quote in a value: likely
     a state has at most 128 characters        likely
-    what it says to requests that are wrong   HTTP; the service's words: unknown
+    its replies to wrong requests             HTTP; the service's words: unknown
     `booted` makes a starting server run      seen until 2018; in 2025-26 servers
                                               run without it, and only the
                                               state_detail waits for the signal
-    the watchdog that reboots a silent one    seen until 2018, on some ranges;
-                                              whether it still exists: unknown
+    the watchdog that reboots a server        seen until 2018, on some ranges;
+    without a signal                          whether it still exists: unknown
     the faults                                429, 503, 404, HTML, a closed port
                                               and silence were seen in the field,
-                                              the others are what else may happen
+                                              the others could happen
 
-    /user_data, /vendor_data/cloud-init, and  the vendor's clients; the words
-    their source port below 1024              for a higher port (400 has those that
-                                              a user reported), the status of a
-                                              write, and how large a value may be:
-                                              unknown
+    /user_data, /vendor_data/cloud-init, and  the vendor's clients. Unknown: the
+    their source port below 1024              words for a higher port (those of 400
+                                              were reported by a user), the status
+                                              of a write, and the largest value
 """
 
 from __future__ import annotations

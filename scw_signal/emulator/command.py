@@ -56,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     log: Callable[[Event], None]
     log = _print_verbosely if options.__dict__.pop("verbose") else _print_line
-    # Blocked before there is any thread, and taken by sigwait below: a signal
-    # interrupts nothing, whenever it comes.
+    # Blocked before any thread starts, so that only sigwait below gets them.
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     try:
@@ -76,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _print_line(line: object) -> None:
     try:
         print(line, flush=True)
-    except OSError:  # whoever read it has left; the service stays
+    except OSError:  # the reader has left; the service goes on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -117,7 +116,7 @@ def _parser() -> _Parser:
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
-    """Wrap at one width, whatever the terminal has: the list of faults is fixed."""
+    """Wrap at a fixed width on every terminal, since the list of faults has one."""
     return argparse.RawDescriptionHelpFormatter(prog, width=WIDTH)
 
 

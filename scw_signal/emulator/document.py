@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-BOOTING = "booting kernel"  # the state_detail that the platform itself sets
+BOOTING = "booting kernel"  # the state_detail before a signal, set by the platform
 _BARE = re.compile(r"[A-Za-z0-9@%_+=:,./-]+")
 
 
 def flatten(document: Mapping[str, object]) -> str:
-    """Return a metadata document as the text that `GET /conf` answers."""
+    """Return a metadata document as the text of a reply to `GET /conf`."""
     return "".join(
         f"{line}\n"
         for key, value in document.items()
@@ -43,7 +43,7 @@ def quoted(value: str) -> str:
 
 
 def printable(text: str, most: int = 160) -> str:
-    """Return text from elsewhere as bounded ASCII that no terminal obeys."""
+    """Return foreign text as ASCII of limited length, without control characters."""
     shown = text.encode("unicode_escape").decode("ascii")
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 

@@ -1,4 +1,4 @@
-"""What can go wrong: the faults, how one is written, and what each one does."""
+"""The faults: how one is written, and what each one does."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class Fault(NamedTuple):
-    """A fault that waits for requests, made by `parse_fault`."""
+    """A fault that waits for requests; `parse_fault` makes it."""
 
     name: str
     argument: float
-    left: float  # requests, but for refuse seconds; inf: for good
-    path: str | None  # the path it is for; None: every one
+    left: float  # requests, or seconds for refuse; inf: forever
+    path: str | None  # the path that it affects; None: all paths
 
 
 class Delivery(NamedTuple):
@@ -42,15 +42,15 @@ class Kind(NamedTuple):
     """What a fault does."""
 
     summary: str
-    effect: bool = False  # the request still does what it is for
-    # Given the argument and the state_detail: what is said in place of the truth.
+    effect: bool = False  # whether the request still has its effect
+    # Makes the false reply from the argument and the state_detail.
     reply: Callable[[float, str], Reply] | None = None
-    # How the reply gets on its way, if at all; the connection ends with it.
+    # Sends the reply in its own way, or not at all; then the connection ends.
     deliver: Callable[[Delivery], None] | None = None
 
 
 def _retry_date(seconds: float, _: str) -> Reply:
-    # Both dates from one reading of the clock: they have whole seconds only.
+    # The clock is read once for both dates, since they have whole seconds only.
     now = int(time.time())
     later = formatdate(now + math.ceil(seconds), usegmt=True)
     dates = (("Date", formatdate(now, usegmt=True)), ("Retry-After", later))
@@ -73,7 +73,7 @@ def _echo(_: float, state: str) -> Reply:
 
 
 def _reset(to: Delivery) -> None:
-    # With no time to linger, closing throws away what is queued and sends a RST.
+    # With no time to linger, closing discards what is queued and sends a RST.
     no_time = struct.pack("ii", 1, 0)
     to.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_time)
 
@@ -163,7 +163,7 @@ FAULTS = {
     "garbage": Kind("bytes that are no HTTP", deliver=_babble),
 }
 NO_FAULT = Kind("the truth", effect=True)
-_ARGUMENTS = {  # fault: what ARG is if not given, its least, its most
+_ARGUMENTS = {  # fault: the default of ARG, its least and its most
     "drip": (1.0, 0.0, _DAY),
     "429-after": (1.0, 0.0, 1e12),
     "429-date": (1.0, 0.0, 365 * _DAY),
@@ -208,7 +208,7 @@ def parse_fault(spec: str) -> Fault:
 
 
 def as_number(text: str) -> float:
-    """Read a number; return one that is in no range if there is none."""
+    """Read a number; return NaN, which is in no range, if it is not one."""
     try:
         return float(text)
     except ValueError:

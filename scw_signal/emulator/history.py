@@ -1,4 +1,4 @@
-"""What the emulator remembers: the requests that came, and what happened."""
+"""What the emulator remembers: the requests and the events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Request(NamedTuple):
-    """One whole request, as it came, and what became of it."""
+    """One whole request, as received, and its outcome."""
 
     method: str
     target: str

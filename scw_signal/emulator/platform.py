@@ -1,7 +1,7 @@
-"""The platform: what it knows of one server, and what it answers.
+"""The platform: what it knows about one server, and what it answers.
 
-Nothing in here opens a socket, reads a clock or starts a thread: the moments are
-given, in seconds since the emulator started.
+This module opens no socket, reads no clock and starts no thread. Times are arguments,
+in seconds since the emulator started.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from scw_signal.emulator.protocol import Incoming
 
-FIRST_FREE_PORT = 1024  # those below are root's
-# The statuses of a write, and of a request from a port that is not root's, with its
-# words. Clients were written for each of them; which one is sent today is not known.
+FIRST_FREE_PORT = 1024  # only root can use those below
+# The status of a write, and the status and words for a request from a higher port.
+# Clients exist for each of them; which one the service sends today is unknown.
 WRITE_STATUSES = (204, 200)
 HIGH_PORT_WORDS = {403: "ask from a source port below 1024", 400: "invalid argument(s)"}
 REBOOT = 0.25  # seconds until a hard-rebooted server is starting again
@@ -37,7 +37,7 @@ REBOOT = 0.25  # seconds until a hard-rebooted server is starting again
 
 @final
 class Platform:
-    """One server as the platform sees it: its state, its metadata, its user data."""
+    """One server as the platform sees it: state, metadata and user data."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Platform:
         write_status: int,
         watchdog: float | None,
     ) -> None:
-        """Begin with a server that is starting; raises ValueError for a bad status."""
+        """Begin with a starting server; raises ValueError for a bad status."""
         if high_port_status not in HIGH_PORT_WORDS:
             raise ValueError(f"high_port_status is 403 or 400, not {high_port_status}")
         if write_status not in WRITE_STATUSES:
@@ -82,7 +82,7 @@ class Platform:
         return self._enter("starting")
 
     def run_if_booted(self) -> str | None:
-        """Let a server run that has signalled; return what changed, if anything did."""
+        """Let a server run after its signal; return what changed, if anything did."""
         if self.state_detail != "booted" or self.server_state == "running":
             return None
         self._deadline = math.inf

@@ -1,4 +1,4 @@
-"""HTTP as the service speaks it: requests are read, replies are made."""
+"""HTTP as the service speaks it: reads requests, makes replies."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class Incoming(NamedTuple):
     @property
     def endpoint(self) -> str:
         """The path, with KEY for the key of user data."""
-        if self.path == "/user_data/":  # the vendor's own script asks like this
+        if self.path == "/user_data/":  # used by the vendor's own script
             return "/user_data"
         return "/user_data/KEY" if self.key else self.path
 
     @property
     def key(self) -> str:
-        """The key of user data that the path names, or nothing."""
+        """The key of user data that the path names, or ""."""
         key = self.path.removeprefix("/user_data/")
         return "" if key == self.path or "/" in key else unquote(key)
 
@@ -92,18 +92,18 @@ def said(status: int, words: str, *headers: tuple[str, str]) -> Reply:
 
 
 class TurnedAwayError(Exception):
-    """A request so wrong that the connection ends with the reply to it."""
+    """A malformed request, after whose reply the connection ends."""
 
     def __init__(self, status: int, words: str) -> None:
-        """Make the reply that says so."""
+        """Make the reply."""
         super().__init__(status, words)
         self.reply = said(status, words)
 
 
-# Strict: a client that tries its luck here would try it on the service.
+# Strict, so that tests find clients that send anything unusual.
 _REQUEST_LINE = re.compile(r"([!-~]+) ([!-~]+) HTTP/1\.([01])")
 _HEADER = re.compile(r"([\w!#$%&'*+.^`|~-]+):(.*)", re.ASCII | re.DOTALL)
-_ORIGIN = re.compile(r"\Ahttp://[^/?]*", re.IGNORECASE)  # as a proxy is sent it
+_ORIGIN = re.compile(r"\Ahttp://[^/?]*", re.IGNORECASE)  # as sent to a proxy
 
 
 def read_request(stream: BinaryIO, connection: socket.socket) -> Incoming:
@@ -121,7 +121,7 @@ def read_request(stream: BinaryIO, connection: socket.socket) -> Incoming:
     body = stream.read(length)
     if len(body) < length:
         raise EOFError
-    # Anywhere in the value, as nginx has it: the vendor's C tool says "closed",
+    # "close" anywhere in the value, as in nginx: the vendor's C tool sends "closed",
     # and waits for the end of the connection.
     wishes = ",".join(values(headers, "connection")).lower()
     keep = "close" not in wishes if modern else "keep-alive" in wishes
@@ -169,7 +169,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def signalled_state(body: bytes) -> str:
-    """Read the state out of the body of a signal; raises ValueError, saying why."""
+    """Read the state from the body of a signal; raises ValueError with the reason."""
     try:
         message = json.loads(body)
     except (ValueError, RecursionError):
@@ -179,7 +179,7 @@ def signalled_state(body: bytes) -> str:
         raise ValueError("there is no string state_detail")  # noqa: TRY004
     if len(state) > STATE_LENGTH:
         raise ValueError(f"state_detail is longer than {STATE_LENGTH} characters")
-    if _SURROGATE.search(state):  # JSON can spell half a pair; it has no bytes
+    if _SURROGATE.search(state):  # possible in JSON, but not in UTF-8
         raise ValueError("state_detail is not Unicode")
     return state
 

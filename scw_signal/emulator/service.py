@@ -1,8 +1,8 @@
 """The service: its sockets, its threads, and its memory.
 
-Strategy: one thread, the keeper, owns the listening socket and whatever happens
-by itself (the watchdog, the closed port). Each connection has a thread too.
-They share the state under one lock, and every wait in them ends with `close`.
+Strategy: one thread, the keeper, owns the listening socket and does what happens
+without a request (the watchdog, the closed port). Each connection has a thread too.
+They share the state under one lock, and `close` ends every wait in them.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from scw_signal.emulator.protocol import Incoming, Reply
 
 BACKLOG = 128  # connections that wait to be accepted
-HISTORY = 10_000  # requests, and events, that are remembered
-KEEPER_SECONDS = 0.02  # seconds between the keeper's looks at the clock
-IDLE = 75.0  # seconds until an idle connection is closed, as nginx does it
+HISTORY = 10_000  # requests, and events, to remember
+KEEPER_SECONDS = 0.02  # seconds between two runs of the keeper
+IDLE = 75.0  # seconds until an idle connection is closed, as in nginx
 GRACE = 1.0  # seconds for a client to read why it is turned away
 
 
@@ -36,10 +36,10 @@ GRACE = 1.0  # seconds for a client to read why it is turned away
 class Emulator:
     """A metadata service that serves from its construction until `close`.
 
-    A `document` replaces the built-in one; `state_detail`, and `state` if it is
-    there, follow what happens. `faults` are written as for the command. A server
-    that does not signal `booted` within `watchdog` seconds is hard-rebooted, each
-    time again; None never does it.
+    `document` replaces the built-in one; the emulator updates its `state_detail`, and
+    `state` if it has one. `faults` are written as for the command. A server that does
+    not signal `booted` within `watchdog` seconds of each boot is hard-rebooted; None
+    means never.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class Emulator:
         self._port: int = self._listener.getsockname()[1]
         self._start = time.monotonic()
         self._closing = threading.Event()
-        # Guards what follows, the platform and the faults.
+        # Guards the attributes below, the platform and the faults.
         self._lock = threading.Condition()
-        self._reopening = math.inf  # seconds since the start; inf never comes
+        self._reopening = math.inf  # seconds since the start; inf: never
         self._requests: deque[Request] = deque(maxlen=HISTORY)
         self._events: deque[Event] = deque(maxlen=HISTORY)
         self._follower: Callable[[Event], None] | None = None
@@ -98,7 +98,7 @@ class Emulator:
         self.close()
 
     def close(self) -> None:
-        """Close every socket and end every thread, whatever they wait for."""
+        """Close every socket and end every thread, even in a wait."""
         self._closing.set()
         with self._lock:
             self._lock.notify_all()
@@ -116,13 +116,13 @@ class Emulator:
 
     @property
     def requests(self) -> list[Request]:
-        """The whole requests so far; one is here before its reply is sent."""
+        """The complete requests so far; each is added before its reply is sent."""
         with self._lock:
             return list(self._requests)
 
     @property
     def events(self) -> list[Event]:
-        """What happened so far."""
+        """The events so far."""
         with self._lock:
             return list(self._events)
 
@@ -134,7 +134,7 @@ class Emulator:
 
     @property
     def state_detail(self) -> str:
-        """The state that was signalled last, or `booting kernel`."""
+        """The last signalled state, or `booting kernel`."""
         with self._lock:
             return self._platform.state_detail
 
@@ -145,10 +145,10 @@ class Emulator:
             return dict(self._platform.user_data)
 
     def set_faults(self, faults: Sequence[str]) -> None:
-        """Replace what is left of the faults.
+        """Replace the remaining faults.
 
-        On return a port that is to be closed is closed, and one that is to be
-        open is open. Raises ValueError, and then nothing has changed.
+        On return the port is open or closed as they want it. Raises ValueError, and
+        then nothing has changed.
         """
         parsed = [parse_fault(spec) for spec in faults]
         with self._lock:
@@ -157,14 +157,14 @@ class Emulator:
             self._settle()
 
     def set_document(self, document: Mapping[str, object]) -> None:
-        """Replace the metadata, as when somebody changes it in the console."""
+        """Replace the metadata, as a change in the console does."""
         with self._lock:
             self._platform.set_document(document)
 
     def follow(self, follower: Callable[[Event], None]) -> None:
-        """Call `follower` with each event, with those so far at once.
+        """Call `follower` with each event, and now with those so far.
 
-        It is called in the thread in which something happens, one at a time.
+        It is called in the thread of the event, never twice at the same time.
         """
         with self._lock:
             self._follower = follower
@@ -172,9 +172,9 @@ class Emulator:
                 follower(event)
 
     def wait_until(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Wait until `condition` holds, for `seconds` at most; tell whether it does.
+        """Wait at most `seconds` until `condition` holds; tell whether it does.
 
-        It is asked at every event, with the emulator standing still.
+        It is checked at every event, while the emulator holds its lock.
         """
         with self._lock:
             return self._lock.wait_for(condition, seconds)
@@ -206,7 +206,7 @@ class Emulator:
         if self._listener is None:
             try:
                 self._listener = _listen(self._host, self._port)
-            except OSError:  # somebody took it meanwhile: the next tick tries again
+            except OSError:  # another process has the port: the keeper tries again
                 return
             self._happened("port open")
 
@@ -218,8 +218,8 @@ class Emulator:
             return
         self._listener.close()
         self._listener = None
-        # Connections that are kept alive would go on being served. This ends
-        # those that are idle; a reply that is on its way still gets out.
+        # Connections that are kept alive would still be served. This ends the idle
+        # ones; a reply that is being sent is still completed.
         for _, connection in self._workers:
             _shutdown(connection, socket.SHUT_RD)
         self._happened("port closed fault=refuse")
@@ -227,7 +227,7 @@ class Emulator:
     def _accept(self, listener: socket.socket) -> None:
         try:
             connection, address = listener.accept()
-        except OSError:  # nobody came in this tick, or who came has left already
+        except OSError:  # no client came, or it has left already
             return
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(IDLE)
@@ -243,7 +243,7 @@ class Emulator:
     # The workers
 
     def _converse(self, connection: socket.socket, client: tuple[str, int]) -> None:
-        """Serve one connection, request after request."""
+        """Serve all requests of one connection."""
         with connection, connection.makefile("rb") as stream:
             try:
                 while self._exchange(stream, connection, client):
@@ -256,7 +256,7 @@ class Emulator:
     def _exchange(
         self, stream: BinaryIO, connection: socket.socket, client: tuple[str, int]
     ) -> bool:
-        """Serve one request, and tell whether there may be another."""
+        """Serve one request; tell whether another one may follow."""
         incoming = read_request(stream, connection)
         with self._lock:
             fault = self._take_fault(incoming.path)
@@ -286,7 +286,7 @@ class Emulator:
             self._happened(f"? -> {reply.status} {reply.note}", client)
         try:
             connection.sendall(reply.serialised(keep=False, bodiless=False))
-            # What is not read makes closing a reset, and that can overtake the reply.
+            # Closing with unread data sends a reset, which can overtake the reply.
             connection.shutdown(socket.SHUT_WR)
             connection.settimeout(GRACE)
             while connection.recv(65536):
@@ -298,7 +298,7 @@ class Emulator:
 
     def _take_fault(self, path: str) -> Fault | None:
         for at, fault in enumerate(self._faults):
-            if fault.name == "refuse":  # what stands behind it comes after it
+            if fault.name == "refuse":  # later faults come after it
                 return None
             if fault.path is None or f"{path}/".startswith(f"{fault.path}/"):
                 rest = fault._replace(left=fault.left - 1)
@@ -338,7 +338,7 @@ class Emulator:
     def _settle(self) -> None:
         """Wait until the port is as the faults want it.
 
-        Not forever: a port that is to be opened may be somebody else's by now.
+        Not forever: another process may have taken the port in the meantime.
         """
         self._lock.wait_for(
             lambda: (
@@ -361,5 +361,5 @@ def _listen(host: str, port: int) -> socket.socket:
 def _shutdown(connection: socket.socket, how: int) -> None:
     try:
         connection.shutdown(how)
-    except OSError:  # its own thread has closed it
+    except OSError:  # its thread has closed it
         pass
