@@ -292,7 +292,7 @@ def test_without_destdir_it_can_be_run_at_once_and_says_what_is_left_to_do(
     assert out.splitlines()[-3:] == [
         "scw-signal is installed. To have it started at every boot:",
         "    sysrc scw_signal_enable=YES",
-        "It runs as the user _scwsignal, which is still to be made.",
+        "It runs as the user _scwsignal, which must still be made.",
     ]
     compiled = list((tmp_path / "libexec").rglob("*.pyc"))
     assert compiled
@@ -387,8 +387,8 @@ def test_libraries_that_will_do_are_taken(release: Path, tmp_path: Path) -> None
     [
         ({"SYSTEM": "plan9"}, "SYSTEM is one of openbsd, freebsd, netbsd, systemd,"),
         ({"PREFIX": "usr"}, "PREFIX must be an absolute path: usr"),
-        ({"PREFIX": "/a b"}, "PREFIX has characters that scripts cannot bear: /a b"),
-        ({"PREFIX": "/a|b"}, "PREFIX has characters that scripts cannot bear: /a|b"),
+        ({"PREFIX": "/a b"}, "PREFIX has characters that scripts cannot use: /a b"),
+        ({"PREFIX": "/a|b"}, "PREFIX has characters that scripts cannot use: /a|b"),
         ({"PYTHON": "/bin/py thon"}, "PYTHON has characters that scripts cannot"),
         ({"PYTHON": "python3.99"}, "there is no python3.99 in PATH: say PYTHON=/path"),
         ({"PYTHON": FALSE}, f"{FALSE} does not run: say PYTHON=/path"),

@@ -221,7 +221,7 @@ def test_a_signal_ends_both_machines_and_leaves_nothing(
     ("words", "why"),
     [
         (["--try", "nowhere"], "no such image: nowhere"),
-        (["--try", __file__], "is no qcow2 that stands alone, but raw"),
+        (["--try", __file__], "is not a qcow2 without a backing file, but raw"),
         (["--try", "x", "install80.img"], "--try IMAGE goes with no install image"),
         ([], "which install image? installXX.img, or --try IMAGE"),
     ],

@@ -1,13 +1,13 @@
-"""The response file of autoinstall(8): every answer that the installer is given.
+"""The response file of autoinstall(8): all answers for the installer.
 
-Strategy: each question of the way that we take is answered here, those with a good
-default too, so that a default which changes changes nothing. How the installer
-looks an answer up, in `_autorespond` of distrib/miniroot/install.sub: the first
-line whose left side is in the question as whole words, without regard to case, up
-to a blank, a question mark or the end. That line is then gone; a question that is
-asked again gets the next one, or else its default. So the order of lines with the
-same left side matters, and `done` ends a selection that would otherwise go on to
-eat the answers meant for the next location.
+Strategy: every question that comes up is answered here, even if its default is good,
+so that a new default changes nothing. `_autorespond` of
+distrib/miniroot/install.sub looks up an answer like this: it takes the first line
+whose left side is in the question as whole words, ignoring case, up to a blank, a
+question mark or the end. It then removes that line. A question that is asked again
+gets the next such line, or else its default. So the order of lines with the same left
+side matters, and `done` must end a selection, which would otherwise use up the
+answers for the next location.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scw_signal.terminal import printable
 
 from .errors import BuildError
 
-# autoinstall(8): thirteen asterisks permit no password at all.
+# autoinstall(8): with thirteen asterisks no password is valid.
 NO_PASSWORD = "*" * 13
 SITE_DIRECTORY = "site"  # where the site set is served
 LONGEST_LABEL = 63  # RFC 1035, section 2.3.4
@@ -39,30 +39,30 @@ class Release(NamedTuple):
 
     @property
     def digits(self) -> str:
-        """It, as the names of files have it: 80."""
+        """The form in names of files: 80."""
         return f"{self.major}{self.minor}"
 
 
 class System(NamedTuple):
-    """What the installed system is to be."""
+    """The system to install."""
 
     release: Release
     hostname: str
-    ssh_key: str  # or nothing, where the console's keys are enough
+    ssh_key: str  # may be empty, if the console's keys are enough
     timezone: str
-    sets: str  # patterns for the installer, which has all sets selected at first
-    layout: bool  # whether a template for disklabel(8) is served
+    sets: str  # patterns for the installer, which first selects all sets
+    layout: bool  # whether to serve a template for disklabel(8)
 
 
 class Options(NamedTuple):
-    """What install.site and the first boot are told, by a file in the site set."""
+    """Options for install.site and the first boot: a file in the site set."""
 
     console_keys: bool
-    python: bool  # added while the image is built, and not at the first boot
+    python: bool  # added while the image is built, not at the first boot
 
     @property
     def text(self) -> str:
-        """The file: a word a line."""
+        """The file: one word a line."""
         words = {"console-keys": self.console_keys, "python": self.python}
         return "".join(f"{word}\n" for word, wanted in words.items() if wanted)
 
@@ -75,10 +75,10 @@ class Answer(NamedTuple):
 
 
 def least_size(layout: str) -> int:
-    """Return the bytes that a template's partitions have at least.
+    """Return the least number of bytes that a template's partitions need.
 
     disklabel(8), "automatic disk allocation": each line is a mount point and a size,
-    or a least and a greatest one. What else may stand there counts nothing.
+    or a least and a greatest size. Anything else is ignored.
     """
     sizes = re.findall(r"^\S+\s+([\d.]+)([KMGT])", layout, re.MULTILINE | re.IGNORECASE)
     return sum(
@@ -88,9 +88,9 @@ def least_size(layout: str) -> int:
 
 
 def answers(system: System, server: str) -> list[Answer]:
-    """Return all answers, in the order in which they are wanted.
+    """Return all answers, in the order of the questions.
 
-    `server` is where the guest finds what we serve: an address and a port.
+    `server` is the address and port from which the guest fetches files.
     """
     return [
         Answer(*line)
@@ -115,8 +115,8 @@ def answers(system: System, server: str) -> list[Answer]:
             ("Which disk is the root disk", "sd0"),
             ("Encrypt the root disk with a (p)assphrase or (k)eydisk", "no"),
             ("Use (W)hole disk MBR, whole disk (G)PT or (E)dit", "gpt"),
-            # Asked where the kernel saw no frame buffer of EFI. Its default is no,
-            # which leads back to the question before, and there to an MBR.
+            # Asked if the kernel has found no EFI frame buffer. The default no leads
+            # back to the previous question, and there to an MBR.
             ("An EFI/GPT disk may not boot. Proceed", "yes"),
             (
                 "URL to autopartitioning template for disklabel",
@@ -132,7 +132,7 @@ def answers(system: System, server: str) -> list[Answer]:
             ("Pathname to the sets", f"{system.release}/amd64"),
             ("Set name(s)", f"{system.sets} done".strip()),
             ("Continue without verification", "yes"),
-            # The site set is ours, which nobody has signed.
+            # The site set is not signed.
             ("Location of sets", "http"),
             ("HTTP proxy URL", "none"),
             ("HTTP Server", f"http://{server}"),
@@ -153,24 +153,24 @@ def response_file(system: System, server: str) -> str:
 
 
 def index(name: str, size: int) -> str:
-    """Return index.txt for one set of `size` bytes: lines as of ls(1) with -l."""
+    """Return index.txt for one set of `size` bytes, in the form of ls -l."""
     return f"-rw-r--r--  1 0  0  {size} Jan  1 00:00:00 2000 {name}\n"
 
 
 def hostname(word: str) -> str:
-    """Return a short host name, as the installer asks for; raises BuildError."""
+    """Return a short host name for the installer; raises BuildError."""
     if "." in word or len(word) > LONGEST_LABEL or not is_hostname(word):
         raise BuildError(
-            f"no host name: {printable(word)!r}; letters, digits and inner hyphens"
-            " make a short one"
+            f"not a host name: {printable(word)!r}; use letters, digits and inner"
+            " hyphens, without a domain"
         )
     return word
 
 
 def timezone(word: str) -> str:
-    """Return the name of a time zone, as far as it could be one; raises BuildError."""
+    """Return a name that could be a time zone; raises BuildError."""
     if not re.fullmatch(r"[A-Z][A-Za-z0-9_+-]*(/[A-Z][A-Za-z0-9_+-]*)*", word):
-        raise BuildError(f"no time zone: {printable(word)!r}; as in Europe/Paris")
+        raise BuildError(f"not a time zone: {printable(word)!r}; as in Europe/Paris")
     return word
 
 
@@ -178,7 +178,7 @@ def sets(words: str) -> str:
     """Return patterns of sets to add or, with a hyphen, to leave out."""
     for word in words.split():
         if not re.fullmatch(r"[-+]?[A-Za-z0-9.*]+", word) or word in {"done", "abort"}:
-            raise BuildError(f"no pattern of sets: {printable(word)!r}; as in -x*")
+            raise BuildError(f"not a pattern of sets: {printable(word)!r}; as in -x*")
     return " ".join(words.split())
 
 
@@ -186,8 +186,9 @@ def ssh_key(text: str, name: str) -> str:
     """Return the one public key in a file named `name`; raises BuildError."""
     lines = [line for line in text.splitlines() if line.strip()]
     if len(lines) != 1:
-        raise BuildError(f"{name}: {len(lines)} lines where one public key was due")
+        raise BuildError(f"{name}: {len(lines)} lines instead of one public key")
     keys, complaints = authorized_keys({"ssh_public_keys": [lines[0]]})
     if complaints:
-        raise BuildError(f"{name}: no public key: {complaints[0].partition(': ')[2]}")
+        why = complaints[0].partition(": ")[2]
+        raise BuildError(f"{name}: not a public key: {why}")
     return keys[0]

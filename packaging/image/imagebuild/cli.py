@@ -1,4 +1,4 @@
-"""build-image: argv in, exit status out."""
+"""build-image: the command line."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 TOP = Path(__file__).resolve().parent.parent.parent.parent
-# It leaves the rest of the volume to the first boot, for /home.
+# It leaves the rest of the volume for /home, which the first boot makes.
 LAYOUT = TOP / "packaging/image/disklabel.template"
 PACKAGES = {commands.QEMU: "qemu-system-x86", commands.QEMU_IMG: "qemu-utils"}
 FOR_TRIAL = {runner.SCAN: "openssh-client"}
-# Bytes that must be free: all sets, installed, and once more, compressed. A guess.
+# Bytes that must be free for all sets, installed and once more compressed. A guess.
 SPACE = 4 * commands.GIGABYTE
 NOTHING_LEFT = "nothing left behind"
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -83,7 +83,7 @@ def build_image(words: argparse.Namespace, report: Report) -> int:
             for action in commands.actions(build):
                 machine.perform(action, report.stage, record)
         if words.trial:
-            # Where the image has a layout of the user's own, so has /home.
+            # With the user's own layout, /home is the user's matter too.
             plan = runner.Trial(
                 build.workshop.image,
                 build.firmware,
@@ -94,7 +94,7 @@ def build_image(words: argparse.Namespace, report: Report) -> int:
         digest = sha256(build.workshop.image)
         facts = {"image": str(build.output), "sha256": digest, "seen": seen}
         if build.volume:
-            # Somebody may have mounted it in the hours that this took.
+            # Check again: it may have been mounted during the build, which takes long.
             check_volume(build.output, words.disk_size, words.overwrite)
             fill_volume(build, report)
             report.end(facts, [*seen, f"{printable(str(build.output))} is written."])
@@ -116,7 +116,7 @@ def build_image(words: argparse.Namespace, report: Report) -> int:
 
 
 def fill_volume(build: commands.Build, report: Report) -> None:
-    """Write the image to its volume, and say so if that was not to its end."""
+    """Write the image to its volume; say so if it was written only in part."""
     left = f"{printable(str(build.output))} is written in part"
     try:
         machine.perform(commands.last(build), report.stage, None)
@@ -128,7 +128,7 @@ def fill_volume(build: commands.Build, report: Report) -> None:
 
 
 def try_only(words: argparse.Namespace, report: Report) -> int:
-    """Try an image that is there; return the exit status."""
+    """Try an existing image; return the exit status."""
     if words.image or words.dry_run:
         raise BuildError("--try IMAGE goes with no install image and no --dry-run")
     if not words.tried.is_file():
@@ -167,14 +167,14 @@ def sha256(path: Path) -> str:
 
 
 def site_packages(site: Path) -> list[str]:
-    """Return the packages of OpenBSD in a site set: python-3.x, and what it needs."""
+    """Return the packages of OpenBSD in a site set: python-3.x and its dependencies."""
     with tarfile.open(site) as archive:
         names = [Path(name) for name in archive.getnames()]
     return sorted(name.stem for name in names if name.parent.name == "packages")
 
 
 def release_here() -> str:
-    """Return what this tree is: its version, and its commit where git(1) knows one."""
+    """Return the version of this tree, and its commit if git(1) knows it."""
     words = ["git", "-C", str(TOP), "rev-parse", "--short=12", "HEAD"]
     try:
         done = subprocess.run(  # noqa: S603 # no shell
@@ -296,7 +296,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def prepared(words: argparse.Namespace) -> commands.Build:
-    """Return the build that the command line is about; raises BuildError."""
+    """Return the build for the command line; raises BuildError."""
     release = medium.release_of(words.image)
     check = medium.plan(words.image.absolute(), release, words.key)
     layout = small_text(words.layout or LAYOUT)
@@ -313,8 +313,8 @@ def prepared(words: argparse.Namespace) -> commands.Build:
     )
     if not commands.SMALLEST <= words.disk_size <= commands.LARGEST:
         raise BuildError(
-            f"--disk-size {words.disk_size}: a number from {commands.SMALLEST} to"
-            f" {commands.LARGEST} was due, in GB"
+            f"--disk-size {words.disk_size}: must be from {commands.SMALLEST} to"
+            f" {commands.LARGEST} GB"
         )
     if answers.least_size(layout) > words.disk_size * commands.GIGABYTE:
         needed = answers.least_size(layout) / commands.GIGABYTE
@@ -323,7 +323,7 @@ def prepared(words: argparse.Namespace) -> commands.Build:
         )
     for word, form in ((words.bucket, "a bucket"), (words.zone, "a zone")):
         if not word.replace("-", "").replace(".", "").isalnum() or word[0] == "-":
-            raise BuildError(f"no name of {form}: {printable(word)!r}")
+            raise BuildError(f"not a name of {form}: {printable(word)!r}")
     site = words.site or TOP / f"dist/site{release.digits}.tgz"
     if not site.is_file():
         raise BuildError(f"no {printable(str(site))}: make site RELEASE={release}")
@@ -353,19 +353,19 @@ def prepared(words: argparse.Namespace) -> commands.Build:
 
 
 def console_keys(words: argparse.Namespace) -> bool:
-    """Return whether the console's keys are to log in; raises BuildError."""
+    """Tell whether the console's keys may log in; raises BuildError."""
     if words.console_keys is False and not words.ssh_key:
-        raise BuildError("nobody could log in: --ssh-key FILE, or --console-keys")
+        raise BuildError("nobody could log in: use --ssh-key FILE or --console-keys")
     return bool(words.console_keys or not words.ssh_key)
 
 
 def accelerators(words: argparse.Namespace) -> list[str]:
-    """Return how QEMU may run a machine; the first way that works is taken."""
+    """Return the accelerators for QEMU, which uses the first one that works."""
     return [words.accel] if words.accel else ["kvm", "tcg"]
 
 
 def need_programs(packages: Mapping[str, str]) -> None:
-    """Check that programs are there; raises BuildError."""
+    """Check that programs are installed; raises BuildError."""
     for program, package in packages.items():
         if shutil.which(program) is None:
             raise BuildError(f"there is no {program}: apt install {package}")
@@ -377,7 +377,7 @@ def check_volume(path: Path, gigabytes: int, overwrite: str) -> None:
 
 
 def output(named: Path | None, release: answers.Release) -> Path:
-    """Return where the image goes; raises BuildError if that cannot be."""
+    """Return where to write the image; raises BuildError if that is impossible."""
     path = (named or TOP / f"dist/openbsd{release.digits}.qcow2").absolute()
     special = path.exists() and not path.is_file() and not path.is_block_device()
     if special or not path.parent.is_dir():
@@ -400,7 +400,7 @@ def small_text(path: Path) -> str:
     with path.open("rb") as file:
         data = file.read(LONGEST_FILE + 1)
     if len(data) > LONGEST_FILE or not data.isascii():
-        raise BuildError(f"{printable(str(path))}: no small file of ASCII text")
+        raise BuildError(f"{printable(str(path))}: not a small file of ASCII text")
     return data.decode("ascii")
 
 
@@ -420,7 +420,7 @@ def dry_run(build: commands.Build) -> list[str]:
 
 @contextmanager
 def workshop(build: commands.Build) -> Iterator[None]:
-    """Have the directory of a build, and leave nothing of it."""
+    """Make the directory of a build, and remove it at the end."""
     directory = build.workshop.directory
     if shutil.disk_usage(directory.parent).free < SPACE:
         raise BuildError(
@@ -431,7 +431,7 @@ def workshop(build: commands.Build) -> Iterator[None]:
         directory.mkdir()
     except FileExistsError:
         raise BuildError(
-            f"{printable(str(directory))} is there: another build goes on, or was"
+            f"{printable(str(directory))} exists: another build is running, or was"
             " killed; in that case remove it"
         ) from None
     try:
@@ -456,13 +456,13 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def ignore_signals() -> None:
-    """Let nothing end a build whose image is done: what is left takes no time."""
+    """Ignore signals once the image is done: the rest takes no time."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
 def die(number: int) -> int:
-    """Die of a signal, so that whoever waits for us knows."""
+    """Die of a signal, so that the parent process sees it."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     return 128 + number

@@ -1,7 +1,7 @@
-"""What is done to build an image, and what to run in the cloud then; pure.
+"""The actions of a build, and the commands to run later in the cloud; pure.
 
-A build is a list of actions: the same list is carried out, or printed for a dry
-run, so that what is printed is what would have been done.
+A build is a list of actions. The same list is carried out or, for a dry run, printed:
+so the printed commands are those that would have been run.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 QEMU = "qemu-system-x86_64"
 QEMU_IMG = "qemu-img"
-HOST = "10.0.2.2"  # this machine, as a guest of QEMU's user network sees it
-GIGABYTE = 10**9  # as the cloud counts: a volume is a number of these
-SMALLEST, LARGEST = 4, 1000  # GB: what holds all sets; what the cloud imports
+HOST = "10.0.2.2"  # this machine, in QEMU's user network
+GIGABYTE = 10**9  # the cloud's unit for the size of a volume
+SMALLEST, LARGEST = 4, 1000  # GB: enough for all sets; the most the cloud imports
 MEMORY = 1024  # MiB
 OPTIONS = "usr/local/share/scw_signal/image"  # in the site set
 
-# The firmware: where distributions have its code and the template of its variables.
+# Where distributions install the firmware: its code, the template of its variables.
 FIRMWARE = (
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),  # Debian
     ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),  # older
@@ -45,18 +45,18 @@ class Firmware(NamedTuple):
 
 
 class Workshop(NamedTuple):
-    """The directory that a build happens in, beside the image to be; and its files."""
+    """The working directory of a build, beside the future image, and its files."""
 
     directory: Path
 
     @property
     def disk(self) -> Path:
-        """The disk that is installed on."""
+        """The disk for the installation."""
         return self.directory / "disk.qcow2"
 
     @property
     def variables(self) -> Path:
-        """The firmware's variables, which are thrown away."""
+        """The firmware's variables, which are discarded."""
         return self.directory / "variables.fd"
 
     @property
@@ -66,7 +66,7 @@ class Workshop(NamedTuple):
 
     @property
     def served(self) -> Path:
-        """What the guest can fetch."""
+        """The directory from which the guest can fetch files."""
         return self.directory / "served"
 
 
@@ -86,7 +86,7 @@ def create(workshop: Workshop, gigabytes: int) -> list[str]:
 
 
 def compress(workshop: Workshop) -> list[str]:
-    """Return the command that makes the image of the disk."""
+    """Return the command that makes the image from the disk."""
     disk, image = str(workshop.disk), str(workshop.image)
     return [QEMU_IMG, "convert", "-c", "-f", "qcow2", "-O", "qcow2", disk, image]
 
@@ -96,10 +96,10 @@ def machine(
 ) -> list[str]:
     """Return the command that runs the machine, its console on stdin and stdout.
 
-    The disk stands before the medium on the bus, which makes them sd0 and sd1; the
-    firmware starts the medium. Two processors, for with one the installer leaves
-    out the kernel for several. What the guest may write to the medium is dropped.
-    The VGA is what the kernel takes a frame buffer of EFI from, and then offers GPT.
+    The disk comes before the medium on the bus, so they become sd0 and sd1; the
+    firmware boots from the medium. It has two processors, since with one the installer
+    omits the kernel for several. Writes of the guest to the medium are discarded. The
+    VGA gives the kernel an EFI frame buffer, without which it does not offer GPT.
     """
     pflash = "if=pflash,format=raw,"
     return [
@@ -109,7 +109,7 @@ def machine(
         *("-smp", "2", "-m", str(MEMORY)),
         *("-drive", f"{pflash}readonly=on,{drive_file(firmware.code)}"),
         *("-drive", f"{pflash}{drive_file(workshop.variables)}"),
-        # If it fails, the disk is thrown away: it need not be safe meanwhile.
+        # After a failure the disk is discarded, so it needs no safe writes.
         "-drive",
         "if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,"
         + drive_file(workshop.disk),
@@ -124,14 +124,14 @@ def machine(
 
 
 def drive_file(path: Path) -> str:
-    """Return the file of a drive, as QEMU wants it: a comma in a value is doubled."""
+    """Return the file of a drive for QEMU: a comma in a value must be doubled."""
     return "file=" + str(path).replace(",", ",,")
 
 
 def in_the_cloud(image: Path, bucket: str, zone: str) -> list[str]:
-    """Return shell commands that make an image of the cloud of an image here.
+    """Return shell commands that make an image of the cloud from a local one.
 
-    As the AWS CLI and the Scaleway CLI have them; an import is of the zone's region.
+    They use the AWS CLI and the Scaleway CLI; the bucket is in the zone's region.
     """
     region = zone.rpartition("-")[0]
     endpoint = f"https://s3.{region}.scw.cloud"
@@ -159,7 +159,7 @@ def in_the_cloud(image: Path, bucket: str, zone: str) -> list[str]:
 
 
 def _assigned(variable: str, words: Sequence[str], expanded: str = "") -> str:
-    """Return a line that keeps in a variable what a command prints."""
+    """Return a line that assigns the output of a command to a variable."""
     return f"{variable}=$({shlex.join(words)}{' ' if expanded else ''}{expanded})"
 
 
@@ -191,7 +191,7 @@ class Copy(NamedTuple):
 
 
 class Site(NamedTuple):
-    """Copy a site set, and add the file of options to it."""
+    """Copy a site set, and add the options file to it."""
 
     source: Path
     target: Path
@@ -199,21 +199,21 @@ class Site(NamedTuple):
 
 
 class Move(NamedTuple):
-    """Give a file its name, in the place of what had it."""
+    """Give a file its final name, replacing an existing file."""
 
     source: Path
     target: Path
 
 
 class Overwrite(NamedTuple):
-    """Write the image to a whole volume, in the place of all that is on it."""
+    """Write the image to a whole volume, replacing everything on it."""
 
     image: Path
     volume: Path
 
 
 class Install(NamedTuple):
-    """Run the machine and the dialogue on its console, and serve it files."""
+    """Run the machine and the dialogue on its console, and serve files to it."""
 
     words: Sequence[str]
     served: Path
@@ -225,7 +225,7 @@ Action = Run | Verify | Write | Copy | Site | Move | Overwrite | Install
 
 
 class Build(NamedTuple):
-    """Everything that a build is made of."""
+    """Everything that a build needs."""
 
     system: System
     options: Options
@@ -233,15 +233,15 @@ class Build(NamedTuple):
     firmware: Firmware
     gigabytes: int
     site: Path
-    layout: str  # a template for disklabel(8), or nothing
+    layout: str  # a template for disklabel(8); may be empty
     port: int
-    accelerators: Sequence[str]  # of QEMU; the first that works is taken
-    output: Path  # a file that is to be, or a volume that is there
+    accelerators: Sequence[str]  # of QEMU, which uses the first that works
+    output: Path  # the file to make, or an existing volume
     volume: bool = False
 
     @property
     def workshop(self) -> Workshop:
-        """Where it happens: beside the image, for a rename is all that makes one."""
+        """The working directory; beside the image, so that a rename finishes it."""
         if self.volume:
             place = Path(tempfile.gettempdir()) / f"build-image-{self.output.name}"
             return Workshop(place.with_suffix(".work"))
@@ -249,7 +249,7 @@ class Build(NamedTuple):
 
 
 def actions(build: Build) -> list[Action]:
-    """Return what a build does, in order, within a workshop that is there."""
+    """Return the actions of a build, in order; its workshop must exist."""
     shop = build.workshop
     server = f"{HOST}:{build.port}"
     sets = shop.served / SITE_DIRECTORY
@@ -271,13 +271,13 @@ def actions(build: Build) -> list[Action]:
 
 
 def last(build: Build) -> Action:
-    """Return what is done when all else has gone well, the trial too."""
+    """Return the last action, after all others and the trial have succeeded."""
     image = build.workshop.image
     return (Overwrite if build.volume else Move)(image, build.output)
 
 
 def to_volume(image: Path, volume: Path) -> list[str]:
-    """Return the command that writes an image to a volume, which is there."""
+    """Return the command that writes an image to an existing volume."""
     words = [QEMU_IMG, "convert", "-n", "-f", "qcow2", "-O", "raw"]
     return [*words, str(image), str(volume)]
 
@@ -285,7 +285,7 @@ def to_volume(image: Path, volume: Path) -> list[str]:
 def shell(action: Action) -> str:  # noqa: PLR0911 # one for each
     """Return an action as a person would type it into sh(1).
 
-    But for the dialogue on the console, which is for hands then.
+    The dialogue on the console is not included: a person would type it there.
     """
     match action:
         case Run(_, words):
@@ -309,7 +309,7 @@ def shell(action: Action) -> str:  # noqa: PLR0911 # one for each
 
 
 def _printed(text: str) -> str:
-    """Return the command that prints whole lines, of which there may be none."""
+    """Return the command that prints whole lines, perhaps none."""
     return shlex.join(["printf", "%s\\n", *text.splitlines()]) if text else ":"
 
 

@@ -1,9 +1,9 @@
 """The dialogue on the serial console, from the firmware to the reboot; pure.
 
-Strategy: the steps are a list in the order in which they happen. Bytes go in, with
-the time; what to type and what to show come out. Each step may take so long; when
-it takes longer, or when one of the known ways to fail shows up, the text says at
-which stage it was and what the console said last.
+Strategy: the steps are a list, in their order. Input are the bytes of the console and
+the time; output is what to type and what to show. Each step has a time limit. If it is
+exceeded, or if a known failure shows up, the error says at which stage it was and what
+the console said last.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ if TYPE_CHECKING:
 
     Failures = Sequence[tuple[re.Pattern[str], str]]
 
-# Bytes of a line that has not ended yet; everything that is looked for fits in one.
+# Bytes to keep of an unfinished line; everything that is searched for is shorter.
 LONGEST_LINE = 4096
-# Seconds that a machine may take to end, once it reboots.
+# Seconds that a machine may take to end after its reboot has begun.
 LAST_BREATH = 60.0
-# Seconds: a question that nobody answers for so long is one that nobody will.
+# Seconds after which a question without an answer is an error.
 PATIENCE = 60.0
 
 # The firmware draws with escape sequences: ECMA-48, section 5.4, and two-byte ones.
-# One that is not complete yet stays, and goes when the rest has come.
+# An incomplete one stays until the rest has come.
 _DRAWING = re.compile(
     rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_]|[ -/]+[0-~])"
     rb"|[\x00-\x09\x0b\x0c\x0e-\x1a\x7f]"
 )
-# As ftp(1) shows its progress; a carriage return starts the line again.
+# ftp(1) shows its progress like this; a carriage return starts the line again.
 _SET = re.compile(rb"^(?:Installing|Extracting) +([A-Za-z0-9.-]+) ", re.MULTILINE)
 
 
 def drawn(data: bytes) -> bytes:
-    """Return what a console shows, with no drawing, each line ended by a newline."""
+    """Return the text of a console, without drawing, each line ended by a newline."""
     return _DRAWING.sub(b"", data).replace(b"\r", b"\n")
 
 
 def failure(text: str, known: Failures) -> str:
-    """Return what a console's text means, if it is a known end; or nothing."""
+    """Return the meaning of a console's text if it is a known failure, or ""."""
     for pattern, meaning in known:
         found = pattern.search(text)
         if found:
@@ -51,21 +51,21 @@ def failure(text: str, known: Failures) -> str:
     return ""
 
 
-# As pkg_add(1) ends with each package.
+# pkg_add(1) prints this after each package.
 _PACKAGE = re.compile(
     rb"^([A-Za-z][A-Za-z0-9+._-]*-[0-9][A-Za-z0-9+._-]*): ok$", re.MULTILINE
 )
-PACKAGE = "package "  # begins the stage of one that was added
+PACKAGE = "package "  # the stage of an added package begins with this
 
 
 class Step(NamedTuple):
-    """What is waited for, what is typed then, and the stage that begins with it."""
+    """What to wait for, what to type then, and the stage that begins then."""
 
     awaits: str  # a regular expression
     stage: str
     limit: float  # seconds until it must have come
-    types: str = ""  # with no end of line; nothing is typed if empty
-    again: float = 0.0  # seconds of silence after which it is typed once more; or 0
+    types: str = ""  # without end of line; if empty, nothing is typed
+    again: float = 0.0  # seconds of silence until it is typed again; 0: never
 
 
 class Typed(NamedTuple):
@@ -75,12 +75,12 @@ class Typed(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """What happens now, for people."""
+    """What happens now, to show to people."""
 
     name: str
 
 
-# How any machine ends early: what the console shows, and what that means.
+# Failures of any machine: what the console shows, and what that means.
 STOPPED = [
     (re.compile(pattern), meaning)
     for pattern, meaning in (
@@ -94,14 +94,14 @@ STOPPED = [
     )
 ]
 
-# How an installation ends early: what the console shows, and what that means. The
-# texts are those of install.sub.
+# Failures of an installation: what the console shows, and what that means. The texts
+# are those of install.sub.
 FAILURES = [
     (re.compile(pattern), meaning)
     for pattern, meaning in (
         (
             r'Question has no answer in response file: "([^"\n]*)"',
-            "the installer asks what the response file does not answer: {}",
+            "the response file has no answer to a question of the installer: {}",
         ),
         (r"(No response file found)", "the installer could not get the response file"),
         (
@@ -113,7 +113,7 @@ FAILURES = [
         (r"(No autopartitioning template)", "the installer got no layout: {}"),
         (r"(not properly mounted)", "the installer cannot use its new disk: {}"),
         (r"(Failed to install bootblocks)", "the disk would not boot: {}"),
-        (r"(found no OpenBSD sets)", "the installer looked in vain for sets: {}"),
+        (r"(found no OpenBSD sets)", "the installer found no sets: {}"),
         (r"((?:Fetching|Installation) of \S+ failed)", "a set is missing: {}"),
         (r"(Checksum test for \S+ failed)", "a set is damaged: {}"),
         (r"(install\.site failed)", "the script of the site set failed: {}"),
@@ -121,14 +121,14 @@ FAILURES = [
     )
 ] + STOPPED
 
-# The end of the output when somebody is being asked.
+# How the output ends when the installer asks a question.
 _QUESTION = re.compile(r"[^\n]*\?[^\n]*[\])?:] ?$")
 
 
 class Console:
-    """The state of a dialogue: how far it has come, and until when it may take.
+    """The state of a dialogue: the current step, and its deadline.
 
-    `stage` is what happens now, for people.
+    `stage` is what happens now, to show to people.
     """
 
     def __init__(self, steps: Sequence[Step], now: float) -> None:
@@ -149,7 +149,7 @@ class Console:
 
     @property
     def due(self) -> float:
-        """When `tick` is to be called unless something is received earlier."""
+        """When to call `tick` if nothing is received earlier."""
         if self.finished:
             return self._since + LAST_BREATH
         moments = [self._since + self._steps[self._at].limit]
@@ -160,14 +160,14 @@ class Console:
         return min(moments)
 
     def receive(self, data: bytes, now: float) -> Iterator[Typed | Stage]:
-        """Take what the guest has sent; raises BuildError where the end is known."""
+        """Take what the guest has sent; raises BuildError for a known failure."""
         self._heard = now
         self._pending = drawn(self._pending + data)
         self._last = next(filter(str.strip, reversed(self._text().split("\n"))), "")
         while not self.finished:
             step = self._steps[self._at]
             found = re.search(step.awaits.encode(), self._pending)
-            # What went wrong before the step came is what matters.
+            # Only failures before this step count.
             self._look_for_failure(self._pending[: found.end() if found else None])
             if found is None:
                 break
@@ -195,15 +195,15 @@ class Console:
             raise self._error("the machine did not end")
         step = self._steps[self._at]
         if now >= self._since + step.limit:
-            raise self._error(f"not over after {step.limit:.0f} s")
+            raise self._error(f"not finished after {step.limit:.0f} s")
         if now >= self._heard + PATIENCE and _QUESTION.search(self._text()):
             raise BuildError(
-                f"{self.stage}: the installer asks what nothing answers:"
+                f"{self.stage}: the installer asks a question that has no answer:"
                 f" {printable(self._last.strip())}"
             )
         if self._typed:
             self._heard = now
-            # Control-U takes back what arrived of the first time.
+            # Control-U erases what has arrived of the first try.
             yield Typed(f"\x15{self._typed.types}\r".encode())
 
     def ended(self) -> BuildError:
@@ -212,7 +212,7 @@ class Console:
 
     @property
     def _typed(self) -> Step | None:
-        """The step before, if it waits for an effect of what it typed."""
+        """The previous step, if what it typed must still have an effect."""
         before = self._steps[self._at - 1] if self._at else None
         return before if before and before.again and not self.finished else None
 
@@ -230,17 +230,17 @@ class Console:
 
 
 def installation(server: str, site: str) -> list[Step]:
-    """Return the steps of an installation, for what is served at `server`.
+    """Return the steps of an installation with files from `server`.
 
-    The limits are guesses, wide enough for a machine without KVM.
+    The limits are guesses, long enough for a machine without KVM.
     """
     boot = r"boot> "
     return [
         # The boot loader speaks through the firmware at first, and waits 5 s.
         Step(boot, "boot loader", 120, "stty com0 115200", again=10),
         Step(boot, "boot loader: serial console", 60, "set tty com0", again=10),
-        # From here on it reads the port beside the firmware, which may take a
-        # character away: so what has no effect is typed again.
+        # From here on both it and the firmware read the port, so characters may get
+        # lost: what has no effect is typed again.
         Step(boot, "kernel of the installer: loading", 60, "boot", again=15),
         Step(r"OpenBSD \d+\.\d[^\n]*RAMDISK", "kernel of the installer", 300),
         Step(r"\(A\)utoinstall or \(S\)hell\? ", "installer: network", 600, "a"),

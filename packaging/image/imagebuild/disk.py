@@ -1,7 +1,7 @@
-"""What an installed OpenBSD has left on its disk: GPT, disklabel, file systems; pure.
+"""What an installed OpenBSD wrote to its disk: GPT, disklabel, file systems; pure.
 
-Read from outside, while the machine is off, so that nothing in the guest has to be
-asked. The offsets are those of <sys/gpt.h>, <sys/disklabel.h> and <ufs/ffs/fs.h>.
+It is read from outside while the machine is off, so nothing has to run in the guest.
+The offsets are those of <sys/gpt.h>, <sys/disklabel.h> and <ufs/ffs/fs.h>.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Partition(NamedTuple):
     start: int
     sectors: int
     kind: int
-    mounted_on: str  # last; empty where there is no file system of OpenBSD
+    mounted_on: str  # the last mount point; empty if it has no file system of OpenBSD
 
     @property
     def end(self) -> int:
-        """The sector behind it."""
+        """The sector after it."""
         return self.start + self.sectors
 
 
@@ -53,13 +53,13 @@ class Layout(NamedTuple):
     partitions: tuple[Partition, ...]
 
     def mounted_on(self, place: str) -> Partition | None:
-        """Return the partition that was mounted there last, if there is one."""
+        """Return the partition that was last mounted there, if there is one."""
         found = [each for each in self.partitions if each.mounted_on == place]
         return found[0] if found else None
 
 
 def layout(read: Read) -> Layout:
-    """Return what is on a disk; raises BuildError where it is not OpenBSD's."""
+    """Return the layout of a disk; raises BuildError if it is not OpenBSD's."""
     start = _openbsd(read)
     data = read((start + 1) * SECTOR, LABEL_SIZE)
     magic, again, count = (
@@ -76,7 +76,7 @@ def layout(read: Read) -> Layout:
         )
         sectors = size | size_high << 32
         letter = _letter(number)
-        if sectors and letter != "c":  # which is the whole disk
+        if sectors and letter != "c":  # c is the whole disk
             where = low | high << 32
             mount = _mounted_on(read, where) if kind == FFS else ""
             partitions.append(Partition(letter, where, sectors, kind, mount))
@@ -98,7 +98,7 @@ def _openbsd(read: Read) -> int:
 
 
 def _checksum(data: bytes) -> int:
-    """Return 0 if the words of a label are what they were."""
+    """Return 0 if a label is undamaged."""
     result = 0
     for (word,) in struct.iter_unpack("<H", data):
         result ^= word
@@ -110,7 +110,7 @@ def _letter(number: int) -> str:
 
 
 def _mounted_on(read: Read, start: int) -> str:
-    """Return where a file system was mounted last."""
+    """Return where a file system was last mounted."""
     for offset, magic in SUPERBLOCKS:
         data = read(start * SECTOR + offset, SUPERBLOCK_SIZE)
         if struct.unpack_from("<I", data, 1372)[0] == magic:

@@ -1,4 +1,4 @@
-"""The one error of a build: its text is one line, and says what to do if it can."""
+"""The error of a build: its text is one line, and says what to do if possible."""
 
 
 class BuildError(Exception):

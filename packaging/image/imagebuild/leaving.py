@@ -1,4 +1,4 @@
-"""What leaves the house beside an image, and which volume may be overwritten; pure."""
+"""The files beside an image, and which volume may be overwritten; pure."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
     from .commands import Build
 
-SUFFIX = ".qcow2"  # the import takes no other
+SUFFIX = ".qcow2"  # the import accepts no other
 
 
 class Volume(NamedTuple):
-    """A block device, as far as it says what would be lost."""
+    """A block device, and what would be lost on it."""
 
     path: Path
     size: int  # bytes
     serial: str
-    used: Sequence[str]  # by what: mounts, swap, other devices
+    used: Sequence[str]  # its users: mounts, swap, other devices
     partitions: int
     empty: bool  # at its start
 
 
 def check_name(output: Path) -> None:
-    """Check the name of an image that is to be imported; raises BuildError."""
+    """Check the name of an image for the import; raises BuildError."""
     if not output.name.endswith(SUFFIX) or output.name == SUFFIX:
         raise BuildError(
             f"{printable(output.name)!r} does not end in {SUFFIX}: the cloud imports"
@@ -41,8 +41,8 @@ def check_name(output: Path) -> None:
 def check_volume(volume: Volume, needed: int, overwrite: str) -> None:
     """Check that a volume may be overwritten; raises BuildError.
 
-    One that is used never is. One that has something on it is when its serial number
-    or its size in bytes was named, which nobody does by mistake.
+    A volume in use never may. One with data on it may, if its serial number or its
+    size in bytes was given, which nobody does by mistake.
     """
     name = printable(str(volume.path))
     if volume.used:
@@ -62,14 +62,14 @@ def check_volume(volume: Volume, needed: int, overwrite: str) -> None:
 
 
 def checksum_line(name: str, digest: str) -> str:
-    """Return a line as of sha256(1), which its option -c reads."""
+    """Return a line in the form of sha256(1), which sha256 -c reads."""
     return f"SHA256 ({name}) = {digest}\n"
 
 
 def description(
     build: Build, release: str, packages: Sequence[str], seen: Sequence[str]
 ) -> str:
-    """Return the short text beside an image: what it is made of, and what was seen."""
+    """Return the text beside an image: its contents, and the results of the trial."""
     system = build.system
     keys = [
         *(["the one given"] if system.ssh_key else []),

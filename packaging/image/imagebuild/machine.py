@@ -45,14 +45,14 @@ if TYPE_CHECKING:
 
     Show = Callable[[str], None]
 
-PATIENCE = 60.0  # seconds for a process to be gone, whose output has ended
+PATIENCE = 60.0  # seconds until a process must have ended after its output
 READ = 65536
 
 
 def perform(action: Action, show: Show, record: IO[bytes] | None) -> None:
-    """Carry out one action; raises BuildError, and OSError for what is on disk.
+    """Carry out one action; raises BuildError, and OSError for errors of files.
 
-    `show` is told of each stage; `record` gets what the console says.
+    `show` is called with each stage; `record` gets the output of the console.
     """
     match action:
         case Verify(check):
@@ -78,9 +78,9 @@ def perform(action: Action, show: Show, record: IO[bytes] | None) -> None:
 
 
 def extend(source: Path, target: Path, options: bytes) -> None:
-    """Copy a site set and add the file of options to it; raises BuildError.
+    """Copy a site set and add the options file to it; raises BuildError.
 
-    Hardly compressed: it goes to the guest and no further.
+    It is hardly compressed, since it only goes to the guest.
     """
     added = tarfile.TarInfo(OPTIONS)
     added.size, added.mode = len(options), 0o644
@@ -97,13 +97,13 @@ def extend(source: Path, target: Path, options: bytes) -> None:
             new.addfile(added, io.BytesIO(options))
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise BuildError(
-            f"no site set, or not whole: {printable(str(source))}"
+            f"not a site set, or incomplete: {printable(str(source))}"
         ) from error
 
 
 @contextmanager
 def serving(directory: Path, port: int) -> Iterator[int]:
-    """Serve the files of a directory on loopback; give the port. 0 is any port."""
+    """Serve the files of a directory on loopback; yield the port. 0 is any port."""
     handler = functools.partial(_Quiet, directory=str(directory))
     try:
         server = _Server(("127.0.0.1", port), handler)
@@ -122,14 +122,14 @@ def serving(directory: Path, port: int) -> Iterator[int]:
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """Serves several requests at once, and a guest may go away during any."""
+    """Serves several requests at once; the guest may end during any of them."""
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: the guest's console tells of a set that did not come."""
+        """Print nothing: the guest's console reports a set that is missing."""
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves files, and says nothing about it."""
+    """Serves files without log lines."""
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Leave the terminal to the stages of the installation."""
@@ -138,9 +138,9 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 def converse(
     words: Sequence[str], steps: Sequence[Step], show: Show, record: IO[bytes] | None
 ) -> None:
-    """Run a machine through a dialogue, to its end; raises BuildError.
+    """Run a machine through a dialogue to its end; raises BuildError.
 
-    Whatever happens, the machine is gone afterwards.
+    The machine has always ended afterwards.
     """
     with tempfile.TemporaryFile() as complaints:
         try:
@@ -149,7 +149,7 @@ def converse(
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=complaints,
-                start_new_session=True,  # Ctrl-C is for us, who end it properly
+                start_new_session=True,  # only we get Ctrl-C, and end it properly
             )
         except OSError as error:
             raise BuildError(f"cannot run {words[0]}: {error.strerror}") from error
@@ -172,7 +172,7 @@ def _talk(
     show: Show,
     record: IO[bytes] | None,
 ) -> None:
-    """Hand what the machine says to the dialogue, and it what that types."""
+    """Pass bytes between the machine and the dialogue."""
     output, keyboard = process.stdout, process.stdin
     assert output is not None  # noqa: S101 # for mypy: they are pipes
     assert keyboard is not None  # noqa: S101
@@ -197,7 +197,7 @@ def _talk(
 
 
 def _type(keyboard: IO[bytes], data: bytes) -> bool:
-    """Type something; tell whether there was still a machine."""
+    """Type something; tell whether the machine still runs."""
     try:
         os.write(keyboard.fileno(), data)
     except BrokenPipeError:
@@ -206,7 +206,7 @@ def _type(keyboard: IO[bytes], data: bytes) -> bool:
 
 
 def with_complaint(error: BuildError, complaints: IO[bytes]) -> BuildError:
-    """Add what QEMU itself has said last to an error, if it has."""
+    """Add QEMU's own last message to an error, if there is one."""
     complaints.seek(0)
     said = complaints.read().decode(errors="replace").strip().split("\n")
     # After "KVM internal error" it prints all registers.
@@ -215,7 +215,7 @@ def with_complaint(error: BuildError, complaints: IO[bytes]) -> BuildError:
 
 
 def run(words: Sequence[str]) -> str:
-    """Run a command to its end; return what it says; raises BuildError."""
+    """Run a command to its end; return its output; raises BuildError."""
     try:
         done = subprocess.run(  # noqa: S603 # no shell
             words, capture_output=True, text=True, check=False

@@ -1,7 +1,7 @@
-"""The install image: what its name says, and what its checksum says.
+"""The install image: its name and its checksum.
 
-`installXX.img` and no other: it has every set of the release on it, so that one
-checksum covers all that is installed, and the installation needs no mirror.
+Only `installXX.img` will do: it has every set of the release, so that one checksum
+covers everything that is installed, and the installation needs no mirror.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from scw_signal.terminal import printable
 from .answers import Release
 from .errors import BuildError
 
-# signify(1) on Debian and its like, where `signify` is another program.
+# On Debian, signify(1) has the first name, and `signify` is another program.
 SIGNIFY = ("signify-openbsd", "signify")
-# Where the keys of OpenBSD lie: on OpenBSD itself, and in Debian's package
+# Where the keys of OpenBSD are: on OpenBSD itself, and in Debian's package
 # signify-openbsd-keys.
 KEYS = ("/etc/signify", "/usr/share/signify-openbsd-keys")
-PATIENCE = 300.0  # seconds to hash an image, by far
+PATIENCE = 300.0  # seconds, more than enough to hash an image
 _ENTRY = re.compile(r"^SHA256 \(([^()\n]+)\) = ([0-9a-f]{64})$", re.MULTILINE)
 
 
 class Check(NamedTuple):
-    """How an image is checked: by a list, signed if there is a command for that."""
+    """How to check an image: with a list of checksums, signed if there is a command."""
 
     image: Path
     checksums: Path
-    command: list[str]  # of signify(1), or none
+    command: list[str]  # of signify(1); may be empty
     key: Path | None = None
-    beside: bool = False  # whether the key lay beside the image, where anybody puts one
+    beside: bool = False  # whether the key was beside the image, so perhaps not genuine
 
 
 def release_of(image: Path) -> Release:
-    """Return the release that an install image is of; raises BuildError."""
+    """Return the release of an install image; raises BuildError."""
     found = re.fullmatch(r"install(\d{1,2})(\d)\.img", image.name)
     if found is None:
         raise BuildError(
@@ -49,7 +49,7 @@ def release_of(image: Path) -> Release:
 
 
 def plan(image: Path, release: Release, key: Path | None) -> Check:
-    """Return how to check an image, by what lies beside it; raises BuildError."""
+    """Return how to check an image with the files beside it; raises BuildError."""
     if not image.is_file():
         raise BuildError(f"no such image: {printable(str(image))}")
     signed, plain = image.with_name("SHA256.sig"), image.with_name("SHA256")
@@ -76,14 +76,14 @@ def plan(image: Path, release: Release, key: Path | None) -> Check:
 
 
 def known_key(beside: Path, release: Release) -> Path | None:
-    """Return the key of a release if it is here."""
+    """Return the key of a release if it is on this machine."""
     name = f"openbsd-{release.digits}-base.pub"
     candidates = (Path(place, name) for place in (*KEYS, beside))
     return next(filter(Path.is_file, candidates), None)
 
 
 def verify(check: Check) -> str:
-    """Check an image; return what that has shown; raises BuildError."""
+    """Check an image; return the result as text; raises BuildError."""
     if check.command:
         _signify(check)
         return (
@@ -99,25 +99,25 @@ def verify(check: Check) -> str:
             digest.update(block)
     if digest.hexdigest() != wanted:
         raise BuildError(
-            f"{check.image} is not what {check.checksums.name} is about: its SHA256 is"
+            f"{check.image} does not match {check.checksums.name}: its SHA256 is"
             f" {digest.hexdigest()}, and should be {wanted}"
         )
     return f"checksum of {check.image.name}: good; its signature was not checked"
 
 
 def _doubt(check: Check) -> str:
-    """Return what a key proves less, that came with what it is to prove."""
+    """Return a warning if the key came together with the image."""
     if not check.beside:
         return ""
     release = release_of(check.image)
     return (
-        ", which lay beside it: compare its second line with the one on"
+        ", which is beside it: compare its second line with the one on"
         f" https://www.openbsd.org/{release.digits}.html"
     )
 
 
 def listed(text: str, name: str) -> str | None:
-    """Return the checksum that a list, signed or not, has for a name."""
+    """Return the checksum of a name in a list, which may be signed."""
     return dict(_ENTRY.findall(text)).get(name)
 
 

@@ -1,7 +1,7 @@
-"""Joins a connection of the guest to the emulator: relay.py PORT.
+"""Connects the guest to the emulator: relay.py PORT.
 
-QEMU starts this for each connection to 169.254.42.42, with it as standard input and
-output. A program of its own, which imports little, for it starts that often.
+QEMU starts this for each connection to 169.254.42.42, which is its standard input and
+output. It is a separate program with few imports, since it starts so often.
 """
 
 import os
@@ -13,7 +13,7 @@ READ = 65536
 
 
 def main(port: int) -> None:
-    """Pass bytes on, both ways, until both sides have ended."""
+    """Pass bytes in both directions until both sides have ended."""
     guest = socket.socket(fileno=0)
     with socket.create_connection(("127.0.0.1", port)) as service:
         others = {guest: service, service: guest}
@@ -29,5 +29,5 @@ def main(port: int) -> None:
 if __name__ == "__main__":
     try:
         main(int(sys.argv[1]))
-    except OSError:  # one side has left: so does the other
+    except OSError:  # one side has closed: close the other
         os._exit(1)

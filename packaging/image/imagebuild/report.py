@@ -1,4 +1,4 @@
-"""How a build is told about: lines for people, or with --json a line of JSON each."""
+"""Reports the progress of a build: lines for people, or with --json lines of JSON."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """Tells of stages as they come, and of the end."""
+    """Reports each stage, and the end."""
 
     def __init__(self, *, as_json: bool) -> None:
-        """Begin to count the time."""
+        """Start the clock."""
         self._json = as_json
         self._began = time.monotonic()
-        self.packages: list[str] = []  # that pkg_add(1) has named
+        self.packages: list[str] = []  # those that pkg_add(1) has named
 
     def stage(self, name: str) -> None:
-        """Tell what happens now, and since when it all goes on."""
+        """Report the current stage, and the time since the start."""
         if name.startswith(PACKAGE):
             self.packages.append(name.removeprefix(PACKAGE))
         seconds = int(time.monotonic() - self._began)
@@ -35,7 +35,7 @@ class Report:
             _say(f"{seconds // 60:3}:{seconds % 60:02}  {printable(name)}")
 
     def error(self, text: str, console: Sequence[str] = ()) -> None:
-        """Tell why it failed: on standard error, the console's last lines first."""
+        """Report a failure on standard error, after the console's last lines."""
         if self._json:
             self._line({"error": text, "console": list(console)})
         elif console:
@@ -44,7 +44,7 @@ class Report:
         print(f"build-image: {text}", file=sys.stderr)
 
     def end(self, facts: Mapping[str, object], lines: Sequence[str]) -> None:
-        """Tell how it went: the facts for a program, or the lines for people."""
+        """Report the result: the facts for a program, or the lines for people."""
         if self._json:
             self._line(facts)
         else:
@@ -56,5 +56,5 @@ class Report:
 
 
 def _say(line: str) -> None:
-    """Print a line as one piece: two servers that are tried speak at once."""
+    """Print a line in one write, since two servers report at the same time."""
     print(f"{line}\n", end="", flush=True)

@@ -1,4 +1,4 @@
-"""Carries out a trial: the QEMU of each server, the emulator, a look at the disk."""
+"""Carries out a trial: runs QEMU and the emulator for each server, reads its disk."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ if TYPE_CHECKING:
 
 READ = 65536
 SCAN = "ssh-keyscan"
-SCAN_SECONDS = 20  # for one try, of which there may be many
+SCAN_SECONDS = 20  # for one of perhaps many tries
 BETWEEN_SCANS = 0.5  # seconds
-PATIENCE = 60.0  # seconds for a process to be gone, once it has said its last
-ACKNOWLEDGED = "-> running"  # ends that event of the emulator which counts
+PATIENCE = 60.0  # seconds until a process must have ended after its output
+ACKNOWLEDGED = "-> running"  # the emulator's event for the signal ends with this
 RELAY = (sys.executable, "-IS", str(Path(__file__).with_name("relay.py")))
 
 
 class Trial(NamedTuple):
-    """What is tried, and how."""
+    """What to try, and how."""
 
     image: Path
     firmware: Firmware
     accelerators: Sequence[str]
-    home: bool = True  # whether /home is to have the rest of the disk
+    home: bool = True  # whether /home must have the rest of the disk
     limits: trial.Limits = trial.Limits()
     larger: Sequence[int] = trial.LARGER
 
 
-class _Over(Exception):  # noqa: N818 - no fault of this server
-    """Another server has failed, or somebody has interrupted all of it."""
+class _Over(Exception):  # noqa: N818 - not an error of this server
+    """Another server has failed, or the user has interrupted the trial."""
 
 
 def carry_out(plan: Trial, show: Show) -> list[str]:
     """Try an image; return what was seen, a line for each server.
 
-    Raises BuildError where it does not do what it should. Nothing is left behind,
-    no machine runs any more, and the image is as it was.
+    Raises BuildError if it does not work. In any case all machines and temporary
+    files are gone afterwards, and the image is unchanged.
     """
     size = virtual_size(plan.image)
     with tempfile.TemporaryDirectory(prefix="build-image-") as name:
@@ -85,21 +85,21 @@ def carry_out(plan: Trial, show: Show) -> list[str]:
 
 
 def virtual_size(image: Path) -> int:
-    """Return the size of the disk that an image is of; raises BuildError."""
+    """Return the size of the disk in an image; raises BuildError."""
     try:
         said = json.loads(run([QEMU_IMG, "info", "--output=json", str(image)]))
         kind, size = said["format"], int(said["virtual-size"])
     except (ValueError, KeyError) as error:
         raise BuildError(f"{QEMU_IMG} says nothing of {image}") from error
     if kind != "qcow2" or said.get("backing-filename"):
-        raise BuildError(f"{image} is no qcow2 that stands alone, but {kind}")
+        raise BuildError(f"{image} is not a qcow2 without a backing file, but {kind}")
     return size
 
 
 def _all_at_once(
     plan: Trial, servers: Sequence[trial.Server], show: Show
 ) -> list[tuple[trial.Seen, trial.Seen]]:
-    """Have each server boot twice; the first that fails ends the others."""
+    """Boot each server twice; if one fails, end the others."""
     going, end = socket.socketpair()
 
     with going, end, _signals_held(end):  # noqa: SIM117 # one after the other
@@ -111,7 +111,7 @@ def _all_at_once(
             concurrent.futures.wait(
                 lives, return_when=concurrent.futures.FIRST_EXCEPTION
             )
-            end.shutdown(socket.SHUT_RDWR)  # `going` is readable, as every server sees
+            end.shutdown(socket.SHUT_RDWR)  # makes `going` readable, for every server
     for life in lives:
         error = life.exception()
         if error and not isinstance(error, _Over):
@@ -121,11 +121,10 @@ def _all_at_once(
 
 @contextlib.contextmanager
 def _signals_held(end: socket.socket) -> Iterator[None]:
-    """Let a signal write to `end`, and be KeyboardInterrupt when all have ended.
+    """Make a signal write to `end`, and raise KeyboardInterrupt when all have ended.
 
-    As an exception in the middle of starting a thread it would leave one behind. And
-    the main thread, which waits for a lock, need not notice it: a signal that comes
-    just before it goes to sleep does not wake it.
+    An exception while a thread starts would leave that thread behind. And the main
+    thread waits for a lock: a signal just before it goes to sleep does not wake it.
     """
     caught: list[int] = []
 
@@ -153,7 +152,7 @@ def _live(
     show: Show,
     going: socket.socket,
 ) -> tuple[trial.Seen, trial.Seen]:
-    """Make a server, boot it twice, and look at its disk after each."""
+    """Make a server, boot it twice, and read its disk after each boot."""
     run(trial.overlay(plan.image.absolute(), server))
     shutil.copyfile(plan.firmware.variables, server.variables)
     seen = []
@@ -168,7 +167,7 @@ def _live(
 
 
 class _Guest:
-    """One boot of a server: QEMU, what it is joined to, and the course of it."""
+    """One boot of a server: QEMU, its connections, and the state of the boot."""
 
     def __init__(self, plan: Trial, server: trial.Server, number: int) -> None:
         self._service = Emulator(
@@ -176,7 +175,7 @@ class _Guest:
         )
         self._bell, self._ring = socket.socketpair()
         self._control, theirs = socket.socketpair()
-        self._said = b""  # by QEMU, on its control socket
+        self._said = b""  # what QEMU sent on its control socket
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - see __exit__
         service_port = int(self._service.url.rpartition(":")[2])
         self._ssh = free_port()
@@ -191,7 +190,7 @@ class _Guest:
                     stdout=subprocess.PIPE,
                     stderr=self._complaints,
                     pass_fds=[theirs.fileno()],
-                    start_new_session=True,  # Ctrl-C is for us, who end it properly
+                    start_new_session=True,  # only we get Ctrl-C, and end it properly
                 )
             except OSError as error:
                 raise BuildError(f"cannot run {words[0]}: {error.strerror}") from error
@@ -210,7 +209,7 @@ class _Guest:
         self._complaints.close()
 
     def go(self, going: socket.socket, show: Show) -> frozenset[str]:
-        """Go through the boot; return the host keys; raises BuildError, _Over."""
+        """Run the boot; return the host keys; raises BuildError, _Over."""
         keys: frozenset[str] = frozenset()
         part = self.boot.part
         while self.boot.part is not trial.Part.DONE:
@@ -230,7 +229,7 @@ class _Guest:
         return keys
 
     def _step(self, going: socket.socket) -> None:
-        """Wait for whatever comes first, and take it."""
+        """Wait for the next event, and handle it."""
         output = self._process.stdout
         assert output is not None  # noqa: S101 # for mypy: it is a pipe
         wait = max(0.0, self.boot.due - time.monotonic())
@@ -262,7 +261,7 @@ class _Guest:
         for text in texts:
             try:
                 os.write(keyboard.fileno(), text)
-            except BrokenPipeError:  # its end is seen at its output
+            except BrokenPipeError:  # its output will show that it has ended
                 return
 
     def _tell(self, command: str) -> None:
@@ -272,7 +271,7 @@ class _Guest:
             return
 
     def _reason(self) -> str:
-        """Return why the machine has ended, as QEMU names it, or nothing."""
+        """Return QEMU's reason for the end of the machine, or ""."""
         self._process.wait(PATIENCE)
         self._control.settimeout(PATIENCE)
         with contextlib.suppress(ConnectionResetError):
@@ -286,7 +285,7 @@ class _Guest:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on now."""
+    """Return a free port of loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -294,7 +293,7 @@ def free_port() -> int:
 
 
 def _host_keys(port: int) -> frozenset[str]:
-    """Return the host keys that a guest shows, type and key; none if it does not."""
+    """Return the host keys of a guest, type and key; none if it does not answer."""
     words = [
         SCAN,
         "-t",
@@ -316,20 +315,20 @@ def _host_keys(port: int) -> frozenset[str]:
         )
     except subprocess.TimeoutExpired:
         return frozenset()
-    # An address, a type and a key; what it says besides begins with a hash sign.
+    # An address, a type and a key; other lines begin with a hash sign.
     found = re.findall(r"^[^#\s]\S* (\S+ \S+)$", done.stdout, re.MULTILINE)
     return frozenset(found)
 
 
 def _reader(server: trial.Server) -> Callable[[int, int], bytes]:
-    """Return what reads pieces of a server's disk, while no machine has it."""
+    """Return a function that reads pieces of a server's disk while it is off."""
     piece = server.directory / f"{server.name}.piece"
 
     def read(offset: int, size: int) -> bytes:
         first, last = offset // disk.SECTOR, -(-(offset + size) // disk.SECTOR)
         words = [QEMU_IMG, "dd", "-f", "qcow2", "-O", "raw", f"bs={disk.SECTOR}"]
         words += [f"if={server.disk}", f"of={piece}"]
-        # Of qemu-img's, count is counted from the start of the disk.
+        # qemu-img counts `count` from the start of the disk.
         run([*words, f"skip={first}", f"count={last}"])
         data = piece.read_bytes()
         at = offset - first * disk.SECTOR

@@ -1,13 +1,13 @@
-"""Whether a finished image does on a server what it is for; pure.
+"""Whether a finished image works on a server; pure.
 
-Strategy: what counts is seen from outside. The emulator tells of the signal, the
-login prompt on the console tells the host name, sshd(8) shows its host keys, and the
-disk is read when the machine is off. Two servers of different sizes boot at once,
-and each boots twice: what must be unique differs between them, and what must stay
-is the same at the second boot.
+Strategy: everything is checked from outside. The emulator reports the signal, the
+login prompt on the console shows the host name, sshd(8) shows its host keys, and the
+disk is read when the machine is off. Two servers of different sizes boot at the same
+time, and each boots twice. What must be unique has to differ between them, and what
+must stay has to be the same at the second boot.
 
-Boot is the course of one boot: what happens goes in, with the time; what to do comes
-out. Nobody is logged in to: there is no password, and the key is the user's.
+Boot is the state of one boot. Input are events, with their time; output is what to
+type. The trial does not log in: there is no password, and only the user has the key.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ NETWORK = "169.254.42.0/24"
 SERVICE = "169.254.42.42"
 # How much larger than the image the disks of the two servers are.
 LARGER = (5 * GIGABYTE, 7 * GIGABYTE)
-SHOWN = 12  # lines of the console, where it did not go well
-# Bytes of a disk that nothing need use: rounding, and the backup of the GPT.
+SHOWN = 12  # lines of the console to show after a failure
+# Bytes of a disk that may stay unused: rounding, and the backup of the GPT.
 SPARE = 16 * 1024 * 1024
 SECTOR = 512
-NUDGE = 10.0  # seconds of silence after which a login prompt is asked for once more
+NUDGE = 10.0  # seconds of silence until another login prompt is requested
 
-# What ends a boot; single-user is where a disk that is not as in fstab(5) leads.
+# What ends a boot; a disk that does not match fstab(5) leads to single-user mode.
 FAILURES = [
     *STOPPED,
     (re.compile(r"(Enter pathname of shell)"), "it came up in single-user"),
 ]
-# The login prompt, as gettytab(5) has it: OpenBSD/amd64 (name) (tty00).
+# The login prompt of gettytab(5): OpenBSD/amd64 (name) (tty00).
 _PROMPT = re.compile(r"^\w+/\w+ \((\S+)\) \(tty\w+\)", re.MULTILINE)
 
 
 class TrialError(BuildError):
-    """A server did not do what it should; with the end of what its console said."""
+    """A server did not work; the error has the last lines of its console."""
 
     def __init__(self, text: str, console: Sequence[str] = ()) -> None:
-        """Take the one line, and the console's last ones."""
+        """Take one line of text, and the console's last lines."""
         super().__init__(text)
         self.console = list(console)
 
 
 class Limits(NamedTuple):
-    """Seconds that each part of a boot may take: wide enough for QEMU without KVM."""
+    """Seconds that each part of a boot may take, long enough for QEMU without KVM."""
 
     signal: float = 1800.0
     prompt: float = 600.0
@@ -68,7 +68,7 @@ class Limits(NamedTuple):
 
 
 class Server(NamedTuple):
-    """A server of a trial: its files, and what the console of the cloud calls it."""
+    """A server of a trial: its files, and its name in the metadata."""
 
     name: str
     directory: Path
@@ -76,7 +76,7 @@ class Server(NamedTuple):
 
     @property
     def disk(self) -> Path:
-        """The layer of its own over the image."""
+        """Its own layer over the image."""
         return self.directory / f"{self.name}.qcow2"
 
     @property
@@ -86,15 +86,15 @@ class Server(NamedTuple):
 
 
 class Ports(NamedTuple):
-    """What of this machine a guest is joined to."""
+    """What connects a guest to this machine."""
 
-    emulator: int  # behind the address of the service
-    ssh: int  # leads to the guest's
+    emulator: int  # the port behind the address of the service
+    ssh: int  # the port that leads to the guest's sshd(8)
     control: int  # the descriptor of QEMU's control socket
 
 
 class Seen(NamedTuple):
-    """What one boot has shown."""
+    """The results of one boot."""
 
     seconds: float  # from power-on to the signal
     hostname: str
@@ -113,10 +113,10 @@ class Part(enum.Enum):
 
 
 def overlay(image: Path, server: Server) -> list[str]:
-    """Return the command that makes a server's disk, which leaves the image as it is.
+    """Return the command that makes a server's disk; it does not change the image.
 
-    The size is in whole sectors; the image is named in full, for the layer lies
-    elsewhere.
+    The size is in whole sectors. The path of the image must be absolute, since the
+    layer is in another directory.
     """
     words = [QEMU_IMG, "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(image)]
     return [*words, str(server.disk), str(server.size - server.size % SECTOR)]
@@ -129,10 +129,10 @@ def machine(
     ports: Ports,
     relay: Sequence[str],
 ) -> list[str]:
-    """Return the command that runs a server: its console is stdin and stdout.
+    """Return the command that runs a server, its console on stdin and stdout.
 
-    It is in a network with the emulator at the address of the service, and with
-    nothing else: whatever it sends elsewhere is dropped. A reboot ends it.
+    Its network has only the emulator, at the address of the service: everything that
+    it sends elsewhere is dropped. A reboot ends it.
     """
     pflash = "if=pflash,format=raw,"
     joined = shlex.join([*relay, str(ports.emulator)]).replace(",", ",,")
@@ -164,7 +164,7 @@ def machine(
 def document(
     base: Mapping[str, object], server: Server, number: int
 ) -> dict[str, object]:
-    """Return the metadata of a server: a name and an id of its own."""
+    """Return the metadata of a server, with its own name and id."""
     identity = f"00000000-0000-4000-8000-{number:012d}"
     return {**base, "hostname": server.name, "name": server.name, "id": identity}
 
@@ -185,13 +185,13 @@ class Boot:
 
     @property
     def due(self) -> float:
-        """When `tick` is to be called at the latest."""
+        """When to call `tick` at the latest."""
         end = self._since + self._limit
         waits = self.part is Part.PROMPT
         return min(end, self._heard + NUDGE) if waits else end
 
     def receive(self, data: bytes, now: float) -> Iterator[bytes]:
-        """Take what the console says; give what is to be typed; raises TrialError."""
+        """Take output of the console; yield what to type; raises TrialError."""
         self._heard = now
         self._pending = drawn(self._pending + data)
         *whole, rest = self._pending.split(b"\n")
@@ -209,7 +209,7 @@ class Boot:
         self._pending = rest[-LONGEST_LINE:]
 
     def signalled(self, now: float) -> Iterator[bytes]:
-        """Take the acknowledged signal."""
+        """Note that the signal was acknowledged; yield what to type."""
         if self.part is not Part.SIGNAL:
             return
         self.seconds = now - self._began
@@ -217,12 +217,12 @@ class Boot:
         yield from self._look_at_name(now)
 
     def shown(self, now: float) -> None:
-        """Take that the host keys are known."""
+        """Note that the host keys are known."""
         if self.part is Part.KEYS:
             self._enter(Part.OFF, now)
 
     def ended(self, reason: str, now: float) -> None:
-        """Take the end of the machine, and what QEMU says of it; raises TrialError."""
+        """Note the end of the machine, and QEMU's reason for it; raises TrialError."""
         if self.part is not Part.OFF:
             raise self._error(
                 "the server rebooted by itself"
@@ -234,7 +234,7 @@ class Boot:
         self._enter(Part.DONE, now)
 
     def tick(self, now: float) -> Iterator[bytes]:
-        """Let time pass; give what is to be typed; raises TrialError when it is up."""
+        """Let time pass; yield what to type; raises TrialError when the time is up."""
         if now >= self._since + self._limit:
             raise self._error(self._late())
         if self.part is Part.PROMPT and now >= self._heard + NUDGE:
@@ -254,7 +254,7 @@ class Boot:
         return f"it did not power off {within} of its button"
 
     def _look_at_name(self, now: float) -> Iterator[bytes]:
-        """See whether the name is right; or have getty(8) start anew, which asks it."""
+        """Check the name; if it is wrong, make getty(8) restart and read it again."""
         if self.hostname.partition(".")[0] == self._wanted:
             self._enter(Part.KEYS, now)
         elif self.hostname:
@@ -284,7 +284,7 @@ class Boot:
 def faults_of_one(
     server: Server, first: Seen, second: Seen, *, home: bool
 ) -> list[str]:
-    """Return what is wrong with a server that has booted twice."""
+    """Return the faults of a server that has booted twice."""
     faults = []
     if home and (why := _fault_of_home(server, first.layout)):
         faults.append(why)
@@ -310,7 +310,7 @@ def _fault_of_home(server: Server, layout: Layout) -> str:
 
 
 def faults_of_two(one: Seen, other: Seen) -> list[str]:
-    """Return what is the same on two servers of one image, and should not be."""
+    """Return what two servers of one image share, but should not."""
     faults = []
     if one.layout.uid == other.layout.uid:
         faults.append("two servers have the same disklabel UID")
@@ -320,7 +320,7 @@ def faults_of_two(one: Seen, other: Seen) -> list[str]:
 
 
 def summary(server: Server, first: Seen, second: Seen) -> str:
-    """Return what was seen of a server, for people."""
+    """Return the results of a server, for people."""
     home = first.layout.mounted_on("/home")
     size = f", /home has {home.sectors * SECTOR / GIGABYTE:.1f} GB" if home else ""
     return (

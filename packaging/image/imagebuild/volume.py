@@ -1,4 +1,4 @@
-"""Looks at a block device of Linux before it is overwritten."""
+"""Inspects a block device of Linux before it is overwritten."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from scw_signal.terminal import printable
 from .errors import BuildError
 from .leaving import Volume
 
-SECTOR = 512  # of sysfs, whatever the device's own is
-START = 1 << 20  # bytes, where partition tables and superblocks are
+SECTOR = 512  # the unit of sysfs for every device
+START = 1 << 20  # bytes in which partition tables and superblocks are
 
 
 def look(path: Path, sys: Path = Path("/sys"), proc: Path = Path("/proc")) -> Volume:
-    """Return what a volume says of itself; raises BuildError, OSError."""
+    """Return what is known about a volume; raises BuildError, OSError."""
     path = path.resolve()
     if not stat.S_ISBLK(path.stat().st_mode):
-        raise BuildError(f"{printable(str(path))} is no block device")
+        raise BuildError(f"{printable(str(path))} is not a block device")
     place = sys / "class/block" / path.name
     if not place.is_dir() or (place / "partition").exists():
-        raise BuildError(f"{printable(str(path))} is no whole volume")
+        raise BuildError(f"{printable(str(path))} is not a whole volume")
     parts = [each.parent for each in place.glob("*/partition")]
     serials = (place / "serial", place / "device/serial")
     serial = next((text for each in serials if (text := _text(each))), "")
     used = [use for each in (place, *parts) for use in _uses(each, proc)]
     start = _start(path)
     if start is None and not used:
-        used = ["something holds it, another mount namespace perhaps"]
+        used = ["something holds it, perhaps another mount namespace"]
     return Volume(
         path=path,
         size=int(_text(place / "size") or 0) * SECTOR,
@@ -42,7 +42,7 @@ def look(path: Path, sys: Path = Path("/sys"), proc: Path = Path("/proc")) -> Vo
 
 
 def _uses(place: Path, proc: Path) -> list[str]:
-    """Return what a device is used by, which the kernel knows by its number."""
+    """Return what uses a device; the kernel identifies it by its number."""
     number = _text(place / "dev")
     mounts = [line.split() for line in _text(proc / "self/mountinfo").splitlines()]
     uses = [f"mounted on {words[4]}" for words in mounts if words[2] == number]
@@ -54,7 +54,7 @@ def _uses(place: Path, proc: Path) -> list[str]:
 
 
 def _start(path: Path) -> bytes | None:
-    """Return the first bytes of a device; None if anything in the kernel has it."""
+    """Return the first bytes of a device, or None if the kernel says it is in use."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_EXCL)
     except OSError as error:
