@@ -348,7 +348,7 @@ def _await_route(parts: Parts, watch: _Watch) -> None:
     try:
         endpoint = parts.network.await_route(lambda waited: _no_route(log, waited))
     except Exception as error:  # noqa: BLE001 - the signal may still get through
-        log.warning(f"network: {_described(error)}; signalling all the same")
+        log.warning(f"network: {_described(error)}; signalling anyway")
     else:
         log.info(f"network: a route to {endpoint.host} after {watch.peek():.1f} s")
 
@@ -378,7 +378,7 @@ def _prepare(parts: Parts) -> Preparation | None:
         parts, parts.preparation, parts.patience("prepare", PREPARE_SECONDS)
     )
     if left:
-        parts.log.warning(f"prepare: {_named(left)} comes after the signal")
+        parts.log.warning(f"prepare: {_named(left)} left until after the signal")
         return left
     parts.preparation.root.close()
     return None

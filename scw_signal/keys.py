@@ -85,7 +85,7 @@ def _candidates(document: dict[str, Node]) -> Iterator[tuple[str, Node]]:
 def _parse(node: Node) -> tuple[str, bytes, str]:
     """Split a line into type, blob and comment; raises _RejectedError."""
     if not isinstance(node, str):
-        raise _RejectedError("there is no key where one was due")
+        raise _RejectedError("there is no key")
     line = node.strip()
     if len(line) > LONGEST_KEY_LINE:
         raise _RejectedError(f"longer than {LONGEST_KEY_LINE} characters")
@@ -94,8 +94,7 @@ def _parse(node: Node) -> tuple[str, bytes, str]:
     kind, encoded, comment = (*line.split(maxsplit=2), "", "", "")[:3]
     if kind not in KINDS:
         raise _RejectedError(
-            f"begins with {printable(kind, 20)!r}, which is no type of key to log in"
-            " with"
+            f"begins with {printable(kind, 20)!r}, which is not a type of login key"
         )
     blob = _decoded(encoded)
     # The blob begins with its type as a string: RFC 4251, section 5.
@@ -111,7 +110,7 @@ def _decoded(encoded: str) -> bytes:
     except ValueError:
         blob = b""
     if not blob or base64.b64encode(blob).decode() != encoded:
-        raise _RejectedError("not base64 after the type: broken off, or changed")
+        raise _RejectedError("not base64 after the type: cut off or changed")
     return blob
 
 

@@ -114,7 +114,7 @@ class Reporter:
         reports, due = self._told.get(key, (0, 0.0))
         now = self._clock.monotonic()
         seldom = reports and not self._log.verbose
-        end = "; told at most once a minute)" if seldom else ")"
+        end = "; logged at most once a minute)" if seldom else ")"
         line = f"{self._stage}: {text} (try {tries}; the next in {delay:.1f} s{end}"
         if reports and now < due:
             self._log.debug(line)

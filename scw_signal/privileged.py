@@ -254,7 +254,7 @@ class Duties:
             instance, _, script = payload.partition(b"\0")
             channel.send(*self._run(channel, instance.decode(), script))
         else:
-            raise DutyError("nobody asked for that on the command line")
+            raise DutyError("the command line does not ask for that")
 
     def _set_hostname(self, channel: Channel, name: str) -> str:
         if not is_hostname(name):
@@ -289,7 +289,7 @@ class Duties:
         if self._script is not None:
             raise DutyError("a script was run already")
         if (read(self._directory, RAN) or "").strip() == instance:
-            return _DONE, b"was run for this instance before"
+            return _DONE, b"was already run for this instance"
         self._script = self._start(instance, script)
         if not self._ended(channel, self._script, SCRIPT_SECONDS):
             return _DONE, f"still runs after {SCRIPT_SECONDS:.0f} s".encode()

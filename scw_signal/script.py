@@ -8,10 +8,10 @@ from __future__ import annotations
 
 _BOM = b"\xef\xbb\xbf"
 _OTHERS = (
-    (b"\x1f\x8b", "it is compressed by gzip"),
-    (b"#cloud-config", "it is a cloud-config, which takes cloud-init"),
-    (b"Content-Type:", "it is a MIME message, which takes cloud-init"),
-    (b"MIME-Version:", "it is a MIME message, which takes cloud-init"),
+    (b"\x1f\x8b", "it is compressed with gzip"),
+    (b"#cloud-config", "it is a cloud-config, which needs cloud-init"),
+    (b"Content-Type:", "it is a MIME message, which needs cloud-init"),
+    (b"MIME-Version:", "it is a MIME message, which needs cloud-init"),
     (_BOM + b"#!", "it begins with a byte order mark, before its #!"),
 )
 
@@ -25,7 +25,7 @@ def not_a_script(data: bytes) -> str | None:
     for beginning, what in _OTHERS:
         if data[: len(beginning)].lower() == beginning.lower():
             return what
-    return "it is not a script, which begins with #!"
+    return "it is not a script: it does not begin with #!"
 
 
 def interpreter(script: bytes) -> list[str]:

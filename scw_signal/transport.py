@@ -86,7 +86,7 @@ def reserved_socket(family: int) -> socket.socket:
         except PermissionError:
             bound.close()
             raise NotRootError(
-                "only root may do this: user data is asked for from a port below 1024"
+                "only root may do this: user data needs a source port below 1024"
             ) from None
         except OSError as error:
             bound.close()

@@ -183,11 +183,11 @@ BREAKINGS = [
              "        if script is None or", "        script = self._script\n"
              "        if True or"),
     Breaking("unwritable", "cli/signald.py",
-             'journal.warning(f"nothing will be left behind: {error}")', "raise"),
+             'journal.warning(f"no files will be stored: {error}")', "raise"),
     Breaking("planted_link", "store.py", OPENED, OPENED.replace(
         " | os.O_NOFOLLOW", "")),
     Breaking("planted_file", "cli/signald.py",
-             'journal.warning(f"nothing will be left behind: {error}")', "raise"),
+             'journal.warning(f"no files will be stored: {error}")', "raise"),
     Breaking("planted_state", "store.py", '        new = f".{name}.{os.getpid()}"\n',
              '        open(f"{self.directory}/{name}", "wb").write(data)\n'
              '        new = f".{name}.{os.getpid()}"\n'),

@@ -718,7 +718,9 @@ def test_what_the_service_kept_from_being_done_is_done_after_the_signal(
     assert signalled < prepared.story.index("hostname puffy")
     assert signalled < prepared.story.index(f"run {SCRIPT!r} for a-1")
     assert prepared.bounds[0] == ("prepare", 30.0)
-    assert "prepare: hostname and user-data comes after the signal" in prepared.lines
+    assert (
+        "prepare: hostname and user-data left until after the signal" in prepared.lines
+    )
     assert "narrow signal" not in prepared.story  # root's sockets are still to come
     assert prepared.story.index("close root") < prepared.story.index("narrow leave")
 

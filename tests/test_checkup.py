@@ -372,8 +372,8 @@ def test_the_power_button_is_looked_at_on_openbsd_only(
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda _: None, (OK, "is not there yet")),
-        (lambda path: path.mkdir(), (OK, "is there")),
+        (lambda _: None, (OK, "does not exist yet")),
+        (lambda path: path.mkdir(), (OK, "exists")),
         (lambda path: path.touch(), (WARN, "is not a directory")),
     ],
 )

@@ -335,7 +335,7 @@ def test_a_value_that_no_shell_can_hold_is_not_made_another_one() -> None:
     body = b'{"a":"x\\u0000y"}'
     assert ask(body, "a") == (0, "x\0y\n", "")
     assert ask(body, "--sh", "a") == (
-        1, "", "scw-metadata: not fit for a shell, as name or as value: A\n"
+        1, "", "scw-metadata: a shell cannot hold this name or value: A\n"
     )  # fmt: skip
 
 

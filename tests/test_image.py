@@ -671,7 +671,7 @@ def test_a_volume_with_something_on_it_is_left_alone(
 ) -> None:
     before = start_of(device)
     status, _, err = bench.run("--output", device)
-    advice = "--overwrite 9000000000 if that may go"
+    advice = "--overwrite 9000000000 if that may be lost"
     assert (status, err) == (1, f"build-image: {device} has data on it: {advice}\n")
     assert start_of(device) == before
 

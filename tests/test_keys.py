@@ -292,7 +292,7 @@ def test_a_megabyte_is_refused_and_not_repeated() -> None:
 def test_of_a_line_that_is_refused_a_beginning_is_shown_at_most() -> None:
     assert only_complaint(account("secret" * 100)) == (
         "ssh_public_keys.0: begins with 'secretsecretsecre...',"
-        " which is no type of key to log in with"
+        " which is not a type of login key"
     )
 
 

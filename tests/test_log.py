@@ -176,7 +176,7 @@ def test_what_is_told_again_is_how_things_are_now() -> None:
     lines.clock.now += MINUTE
     reporter.failed(UnreachableError("no route"), 12, 15.0)
     assert lines.texts[-1] == (
-        "signal: no route (try 12; the next in 15.0 s; told at most once a minute)"
+        "signal: no route (try 12; the next in 15.0 s; logged at most once a minute)"
     )
 
 
@@ -202,7 +202,7 @@ def test_where_the_log_goes_is_told_on_one_line(
     platform: str, *, systemd: bool
 ) -> None:
     where = log.place(platform, systemd=systemd)
-    assert len(f"scw-signald: logging to {where}; with -d, here") < 80
+    assert len(f"scw-signald: logging to {where}; -d logs here") < 80
     if platform.startswith("openbsd") and not systemd:
         assert where == "/var/log/daemon"
 

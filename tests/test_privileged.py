@@ -215,7 +215,7 @@ def test_a_script_is_run_once_for_an_instance(half: Half, tmp_path: Path) -> Non
     script = f"#!/bin/sh\necho x >>{ran}\n".encode()
     half.parent.run_user_data(ID, script)
     again = Half(tmp_path)
-    assert again.parent.run_user_data(ID, script) == "was run for this instance before"
+    assert again.parent.run_user_data(ID, script) == "was already run for this instance"
     again.close()
     assert ran.read_text() == "x\n"
     other = Half(tmp_path)
@@ -424,13 +424,13 @@ def test_comments_and_blank_lines_are_no_names(half: Half, text: str) -> None:
 
 def test_what_the_command_line_did_not_ask_for_is_refused(tmp_path: Path) -> None:
     half = Half(tmp_path, hostname=True, user_data=False)
-    with pytest.raises(DutyError, match="nobody asked for that"):
+    with pytest.raises(DutyError, match="the command line does not ask for that"):
         half.parent.run_user_data(ID, b"#!/bin/sh\n")
-    with pytest.raises(DutyError, match="nobody asked for that"):
+    with pytest.raises(DutyError, match="the command line does not ask for that"):
         half.parent.reserved_socket(socket.AF_INET)
     half.close()
     half = Half(tmp_path, hostname=False, user_data=True)
-    with pytest.raises(DutyError, match="nobody asked for that"):
+    with pytest.raises(DutyError, match="the command line does not ask for that"):
         half.parent.set_hostname(HERE)
     half.close()
     assert not (tmp_path / "db").exists()
@@ -520,7 +520,7 @@ def test_without_root_the_agent_goes_on_without_it(
     journal = log.Log(lambda _, text: said.append(text), verbose=False)
     with Stop() as stop:
         assert signald._split(setup, journal, stop) is None
-    assert said == ["--set-hostname and --run-user-data take root: left out"]
+    assert said == ["--set-hostname and --run-user-data need root: ignored"]
 
 
 # The whole agent, in a name space where it may set the host name.
@@ -584,7 +584,7 @@ def test_a_server_is_prepared_by_root_and_signals_without_it(
         assert service.server_state == "running"
         assert (tmp_path / "run/state").stat().st_uid == rooted.UID
         (tmp_path / "ran").unlink()
-        assert "was run for this instance before" in boot(service)
+        assert "was already run for this instance" in boot(service)
         assert not (tmp_path / "ran").exists()
 
 

@@ -165,7 +165,7 @@ def test_typed_on_a_terminal_it_says_where_the_log_goes(
 ) -> None:
     words = ("--no-dns", "--url", service.url, "--run-dir", str(tmp_path))
     (line,) = shown("scw-signald", *words).splitlines()
-    assert re.fullmatch(r"scw-signald: logging to .*; with -d, here", line)
+    assert re.fullmatch(r"scw-signald: logging to .*; -d logs here", line)
     assert "logging to" not in shown("scw-signald", "-d", *words)
     assert run("scw-signald", *words).err == ""
 
@@ -257,7 +257,7 @@ def test_a_run_directory_that_is_a_file_is_a_warning(
     (tmp_path / "run").write_text("mine")
     status, _, err = agent(service, tmp_path / "run")
     assert status == 0
-    assert "nothing will be left behind" in err
+    assert "no files will be stored" in err
     assert (tmp_path / "run").read_text() == "mine"
     assert service.server_state == "running"
 
@@ -296,7 +296,7 @@ def test_a_read_only_file_system_is_a_warning(
         check=False,
     )
     assert done.returncode == 0
-    assert "nothing will be left behind" in done.stderr
+    assert "no files will be stored" in done.stderr
     assert "Read-only file system" in done.stderr
     assert service.server_state == "running"
 

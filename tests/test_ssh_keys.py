@@ -80,7 +80,7 @@ def test_a_key_that_is_left_out_is_told_and_no_failure(service: Emulator) -> Non
     assert (status, out) == (0, f"{ONE}\n")
     assert err == (
         "scw-metadata: left out: ssh_public_keys.0: begins with 'command=\"id\"',"
-        " which is no type of key to log in with\n"
+        " which is not a type of login key\n"
     )
 
 
@@ -165,7 +165,7 @@ def test_a_service_in_trouble_leaves_what_is_stored(
     words = ("--timeout", "0.3", "--run-dir", str(cache))
     status, out, err = ssh_keys_of(service, *words)
     assert (status, out) == (0, f"{TWO}\n")
-    assert err.endswith("; these are the keys of the boot\n")
+    assert err.endswith("; using the keys stored at boot\n")
     assert err.count("\n") == 1
 
 

@@ -393,7 +393,7 @@ def test_a_volume_is_taken_that_is_empty_or_named(
         (
             VOLUME._replace(partitions=3),
             "",
-            "3 partitions on it: --overwrite S-42 or 20000000000 if that may go",
+            "3 partitions on it: --overwrite S-42 or 20000000000 if that may be lost",
         ),
         (VOLUME._replace(empty=False), "", "has data on it"),
         (VOLUME, "S-43", "neither this serial number nor this size"),

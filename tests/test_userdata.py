@@ -250,7 +250,7 @@ def test_nobody_but_root_is_told_so_and_nothing_is_sent(
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "scw-userdata: only root may do this:"
-        " user data is asked for from a port below 1024\n"
+        " user data needs a source port below 1024\n"
     )
     assert service.requests == []
 

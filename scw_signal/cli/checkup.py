@@ -242,13 +242,13 @@ def _each(
 
 def _advice(system: System) -> dict[str, tuple[str, str]]:
     """Return a word and advice for each check that can fail, the first one first."""
-    where = f", in {system.network}" if system.network else ""
+    where = f", see {system.network}" if system.network else ""
     libraries = (
         "The agent does not run with these libraries: install those that it needs."
     )
     route = (
-        "There is no route to the service: let an interface configure itself"
-        f"{where}, and ask again."
+        f"There is no route to the service: configure the network{where}, then check"
+        " again."
     )
     connect = (
         "Nothing answers at the service's addresses: is this a server on"
@@ -256,12 +256,12 @@ def _advice(system: System) -> dict[str, tuple[str, str]]:
         f" {system.firewall} let port 80 out?"
     )
     silent = (
-        "The service takes connections, but does not answer in time: ask again in"
-        " a minute. The agent would go on trying."
+        "The service accepts connections, but does not answer in time: check again in"
+        " a minute. The agent would keep trying."
     )
     other = (
-        "Something answers there, but not as the metadata service does: ask"
-        " again in a minute. The agent would go on trying."
+        "Something answers there, but not like the metadata service: check again in"
+        " a minute. The agent would keep trying."
     )
     return {
         "install": ("no-libraries", libraries),
@@ -292,7 +292,7 @@ def run(words: Sequence[str]) -> tuple[int, str] | None:
 def _install(fault: str) -> Finding:
     if fault:
         return Finding("install", FAIL, fault)
-    return Finding("install", OK, "the libraries are there")
+    return Finding("install", OK, "the libraries are installed")
 
 
 def _vendor(tools: Tools) -> Finding:
@@ -402,7 +402,9 @@ def _dns(tools: Tools) -> Finding:
     name = tools.dns_name
     if tools.resolver.await_answer(name, CHECK_SECONDS):
         return Finding("dns", OK, f"the resolver answers for {printable(name, 60)}")
-    return Finding("dns", WARN, "the resolver does not answer; the signal needs none")
+    return Finding(
+        "dns", WARN, "the resolver does not answer; the signal does not need it"
+    )
 
 
 def _directory(name: str) -> Finding:
@@ -411,11 +413,11 @@ def _directory(name: str) -> Finding:
         if (directory / "state").exists():
             text = f"{shown} has the state of a signal that went out"
         elif directory.is_dir():
-            text = f"{shown} is there"
+            text = f"{shown} exists"
         elif directory.exists():
             return Finding("run-dir", WARN, f"{shown} is not a directory")
         else:
-            text = f"{shown} is not there yet; the service makes it"
+            text = f"{shown} does not exist yet; the service makes it"
     except (OSError, ValueError) as error:
         return Finding("run-dir", WARN, f"{shown}: {error}")
     return Finding("run-dir", OK, text)

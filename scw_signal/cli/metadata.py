@@ -53,10 +53,14 @@ COMMAND = Command(
         Option("max-age", "like --cached, but use nothing older", metavar="SECONDS"),
         Option("json", "print JSON; with KEY, that part of it"),
         Option("sh", "print assignments that are safe to source"),
-        Option("prefix", "of the names that --sh prints (SCW_)", metavar="PREFIX"),
+        Option(
+            "prefix", "prefix of the names that --sh prints (SCW_)", metavar="PREFIX"
+        ),
         Option("list-keys", "print the keys only; with KEY, those below it"),
-        Option("ssh-keys", "print the SSH keys; KEY is whose, as sshd's %u"),
-        Option("account", "who gets them (root); may be repeated", metavar="NAME"),
+        Option("ssh-keys", "print the SSH keys; KEY is the user, sshd's %u"),
+        Option(
+            "account", "user who may log in (root); may be repeated", metavar="NAME"
+        ),
         timeout(TIMEOUT_SECONDS),
         ONCE,
         QUIET,
@@ -121,7 +125,7 @@ def _lines(arguments: Arguments, keys: list[str]) -> str:
         ]
         if "" in lines:
             key = printable(keys[lines.index("")], 60)
-            raise ScwSignalError(f"not fit for a shell, as name or as value: {key}")
+            raise ScwSignalError(f"a shell cannot hold this name or value: {key}")
         return "".join(lines)
     return render.values(values)
 

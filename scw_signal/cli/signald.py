@@ -75,7 +75,7 @@ class _Setup:
     def __init__(self, arguments: Arguments) -> None:
         if arguments.operands:
             operand = printable(arguments.operands[0], 40)
-            raise UsageError(f"there are no operands, but one was given: {operand!r}")
+            raise UsageError(f"unexpected operand: {operand!r}")
         if arguments.has("json") and not arguments.has("check"):
             raise UsageError("--json goes with -n")
         self.endpoints = wire.endpoints(arguments.all("url"), os.environ)
@@ -163,7 +163,7 @@ def _serve(setup: _Setup) -> int:
     sink = log.to_stderr if setup.debug else log.to_syslog
     if not setup.debug and os.isatty(2):
         where = log.place(sys.platform, systemd=os.path.isdir(_SYSTEMD))  # noqa: PTH112
-        process.warn(COMMAND.name, f"logging to {where}; with -d, here")
+        process.warn(COMMAND.name, f"logging to {where}; -d logs here")
     journal = log.Log(sink(COMMAND.name), verbose=setup.verbose)
     try:
         with Stop() as stop:
@@ -193,7 +193,7 @@ def _split(setup: _Setup, journal: log.Log, stop: Stop) -> Parent | None:
     if not (setup.hostname or setup.user_data):
         return None
     if os.geteuid() != 0:
-        journal.error("--set-hostname and --run-user-data take root: left out")
+        journal.error("--set-hostname and --run-user-data need root: ignored")
         return None
     from scw_signal.cli.split import split  # noqa: PLC0415 - few agents are split
 
@@ -206,7 +206,10 @@ def _split(setup: _Setup, journal: log.Log, stop: Stop) -> Parent | None:
             to_stderr=setup.debug,
         )
     except OSError as error:
-        journal.error(f"left out what takes root: {error.strerror}")
+        journal.error(
+            "cannot start the root process, so --set-hostname and --run-user-data are"
+            f" ignored: {error.strerror}"
+        )
         return None
 
 
@@ -278,7 +281,7 @@ def _store(directory: str, journal: log.Log) -> Store | None:
     try:
         return Store(directory)
     except StoreError as error:
-        journal.warning(f"nothing will be left behind: {error}")
+        journal.warning(f"no files will be stored: {error}")
         return None
 
 

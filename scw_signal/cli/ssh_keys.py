@@ -53,14 +53,14 @@ def show(command: Command, arguments: Arguments) -> int:
 def _check(arguments: Arguments) -> None:
     """Raise UsageError for options that would make a login unsafe or slow."""
     if len(arguments.operands) > 1:
-        raise UsageError("--ssh-keys takes one user name at most, as sshd's %u is")
+        raise UsageError("--ssh-keys takes at most one user name, such as sshd's %u")
     if not 0 < arguments.seconds("timeout", TIMEOUT_SECONDS) <= LONGEST_TIMEOUT:
         raise UsageError(
             f"with --ssh-keys, --timeout is more than 0, up to {LONGEST_TIMEOUT}"
         )
     endpoints = wire.endpoints(arguments.all("url"), os.environ)
     if not all(endpoint.is_numeric() for endpoint in endpoints):
-        raise UsageError("--ssh-keys asks an address: a name could hang or be forged")
+        raise UsageError("--ssh-keys needs an address: a name could hang or be forged")
 
 
 def _document(command: Command, arguments: Arguments) -> dict[str, Node]:
@@ -77,7 +77,7 @@ def _document(command: Command, arguments: Arguments) -> dict[str, Node]:
     stored = _stored(arguments)
     if stored is None:
         raise failure
-    process.warn(command.name, f"{failure}; these are the keys of the boot")
+    process.warn(command.name, f"{failure}; using the keys stored at boot")
     return stored
 
 

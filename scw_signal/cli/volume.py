@@ -24,7 +24,7 @@ def examine(run: Run) -> tuple[bool, str]:
     _, mounted = run(("mount",)) or (1, "")
     root = _ROOT.search(mounted)
     if root is None:
-        return True, "the volume is not known by mount(8)"
+        return True, "mount(8) shows no disk for /"
     disk = root[1]
     _, label = run(("disklabel", disk)) or (1, "")
     left = unused(label)

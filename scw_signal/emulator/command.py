@@ -37,7 +37,7 @@ Without COUNT it meets every request. ENDPOINT is one of {", ".join(FILTERS[:2])
 fails two signals with 503 and one with 429, and takes the fourth.
 
 Nobody can count connections to a closed port, so `refuse:5` closes it for 5
-seconds when the faults before it are used up. Those behind it come after that.
+seconds when the faults before it are used up. Later faults come after that.
 
 A fault does not take the signal unless this list says so.
 
@@ -180,7 +180,7 @@ def _add_data_options(parser: _Parser) -> None:
         type=int,
         choices=HIGH_PORT_WORDS,
         default=high,
-        help="answer to who asks for user or vendor data from a port above 1023; 400"
+        help="answer to requests for user or vendor data from a port above 1023; 400"
         f" comes with the words `{HIGH_PORT_WORDS[400]}` ({high})",
     )
     ports.add_argument(

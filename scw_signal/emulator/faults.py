@@ -148,9 +148,7 @@ FAULTS = {
     "json-ack": Kind(
         "the signal is taken, the reply is JSON", effect=True, reply=_echo
     ),
-    "huge": Kind(
-        "200 and ARG bytes (1e8); inf: without an end", reply=_vast, deliver=_pour
-    ),
+    "huge": Kind("200 and ARG bytes (1e8); inf: endless", reply=_vast, deliver=_pour),
     "redirect": Kind(
         "302 to /elsewhere",
         reply=lambda *_: said(302, "over there", ("Location", "/elsewhere")),
@@ -160,7 +158,7 @@ FAULTS = {
         effect=True,
         deliver=_truncate,
     ),
-    "garbage": Kind("bytes that are no HTTP", deliver=_babble),
+    "garbage": Kind("bytes that are not HTTP", deliver=_babble),
 }
 NO_FAULT = Kind("the truth", effect=True)
 _ARGUMENTS = {  # fault: the default of ARG, its least and its most

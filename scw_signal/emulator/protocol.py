@@ -114,7 +114,7 @@ def read_request(stream: BinaryIO, connection: socket.socket) -> Incoming:
     modern = match[3] == "1"
     headers = _read_headers(stream)
     if modern and len(values(headers, "host")) != 1:
-        raise TurnedAwayError(400, "there is not one Host header")
+        raise TurnedAwayError(400, "one Host header is required")
     length = _body_length(headers)
     if "100-continue" in values(headers, "expect"):
         connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")

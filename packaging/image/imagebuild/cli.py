@@ -37,13 +37,13 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LONGEST_FILE = 65536  # bytes of a key or of a layout
 DESCRIPTION = """\
 Install OpenBSD from installXX.img, unattended, in QEMU, onto a GPT disk that boots
-by EFI with its console on com0, and leave a qcow2. Then boot that as two servers of
-the cloud would, see them signal, and print the commands that make an image of the
-cloud of it. SHA256.sig or SHA256 must lie beside the install image. No OpenBSD
-installer has been met by this program yet."""
+by EFI with its console on com0, and write a qcow2. Then boot it as two servers of the
+cloud, check that they signal, and print the commands that make a cloud image from it.
+SHA256.sig or SHA256 must be beside the install image. This program has not been tried
+with a real OpenBSD installer yet."""
 EPILOG = """\
-exit status: 0; 1 the image could not be built, or does not do in a trial what it
-should; 2 the command line"""
+exit status: 0; 1 the image could not be built, or failed in its trial; 2 wrong command
+line"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -203,14 +203,14 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--console-keys",
         action=argparse.BooleanOptionalAction,
-        help="let the SSH keys in the cloud's console log in as root: whoever may add"
-        " a key there, and whoever can answer for the metadata service, is root then;"
-        " default: where no --ssh-key is given",
+        help="let the SSH keys in the cloud's console log in as root: then everyone who"
+        " may add a key there, or can answer for the metadata service, is root;"
+        " default: only without --ssh-key",
     )
     add(
         "--packages-at-boot",
         action="store_true",
-        help="let the first boot add Python, from a mirror, instead of this build",
+        help="add Python at the first boot, from a mirror, instead of in this build",
     )
     add("--hostname", default="openbsd", metavar="NAME", help="default: %(default)s")
     add("--timezone", default="UTC", metavar="ZONE", help="default: %(default)s")
@@ -224,7 +224,7 @@ def parser() -> argparse.ArgumentParser:
         "--layout",
         type=Path,
         metavar="FILE",
-        help="disklabel(8)'s, for option -T; default: one that leaves room for /home",
+        help="template for disklabel(8) -T; default: one that leaves room for /home",
     )
     add(
         "--disk-size",
@@ -233,25 +233,25 @@ def parser() -> argparse.ArgumentParser:
         metavar="GB",
         help="in units of 10^9 bytes, as the cloud counts; default: %(default)s",
     )
-    add("--site", type=Path, metavar="FILE", help="default: what make site made")
+    add("--site", type=Path, metavar="FILE", help="default: the set from make site")
     add("--key", type=Path, metavar="FILE", help="openbsd-XX-base.pub, for signify(1)")
     add(
         "--firmware",
         type=Path,
         nargs=2,
         metavar=("CODE", "VARS"),
-        help="OVMF, where it is not found by itself",
+        help="the two files of OVMF, if they are not found",
     )
     add(
         "--port",
         type=int,
         default=8377,
-        help="on loopback, for what the guest fetches; default: %(default)s",
+        help="on loopback, from which the guest fetches files; default: %(default)s",
     )
     add(
         "--accel",
         choices=("kvm", "tcg"),
-        help="how QEMU runs the machine; default: kvm, and tcg where there is none",
+        help="how QEMU runs the machine; default: kvm, or tcg if there is no KVM",
     )
     add("--console", type=Path, metavar="FILE", help="record the serial console")
     add("--bucket", default="BUCKET", metavar="NAME", help="for the commands printed")
@@ -260,37 +260,37 @@ def parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         metavar="FILE",
-        help="default: dist/openbsdXX.qcow2; or a whole volume, as /dev/sdb",
+        help="default: dist/openbsdXX.qcow2; or a whole volume, such as /dev/sdb",
     )
     add(
         "--overwrite",
         default="",
         metavar="SERIAL",
-        help="the serial number of a volume, or its size in bytes: its data may go",
+        help="serial number or size in bytes of a volume whose data may be lost",
     )
     add(
         "--try",
         dest="tried",
         type=Path,
         metavar="IMAGE",
-        help="build nothing, and try an image that is there: two servers of it boot"
-        " twice, with an emulator of the metadata service and no other network",
+        help="build nothing, but try an existing image: two servers of it boot twice,"
+        " with an emulator of the metadata service and no other network",
     )
     add(
         "--no-try",
         dest="trial",
         action="store_false",
-        help="do not try the image when it is built",
+        help="do not try the image after building it",
     )
     add(
         "--json",
         action="store_true",
-        help="for programs: a line of JSON for each stage, and one at the end",
+        help="for programs: one line of JSON for each stage, and one at the end",
     )
     add(
         *("-n", "--dry-run"),
         action="store_true",
-        help="print every command instead, and touch nothing",
+        help="only print every command, and change nothing",
     )
     return parser
 

@@ -58,7 +58,9 @@ def check_volume(volume: Volume, needed: int, overwrite: str) -> None:
         return
     what = f"{volume.partitions} partitions" if volume.partitions else "data"
     names = " or ".join(filter(None, (volume.serial, str(volume.size))))
-    raise BuildError(f"{name} has {what} on it: --overwrite {names} if that may go")
+    raise BuildError(
+        f"{name} has {what} on it: --overwrite {names} if that may be lost"
+    )
 
 
 def checksum_line(name: str, digest: str) -> str:

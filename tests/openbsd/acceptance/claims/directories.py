@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ..lab import Agent, Lab
 
-NOTHING = "nothing will be left behind: "
+NOTHING = "no files will be stored: "
 FEW = 8  # descriptors
 
 

@@ -64,7 +64,7 @@ def run_user_data(lab: Lab) -> None:
     expect(_noted(lab) == INSTANCE, f"the instance noted is {_noted(lab)!r}")
     ran.unlink()
     again = lab.agent("--no-dns", "--run-user-data")
-    again.line("user-data: was run for this instance before")
+    again.line("user-data: was already run for this instance")
     again.signalled()
     expect(not ran.exists(), "the script ran again")
 
@@ -104,5 +104,5 @@ def duties_user(lab: Lab) -> None:
     lab.system.connect(4)
     lab.run_dir_for(USER)
     agent = lab.agent("--no-dns", "--set-hostname", "--run-user-data", user=USER)
-    agent.line("--set-hostname and --run-user-data take root: left out")
+    agent.line("--set-hostname and --run-user-data need root: ignored")
     agent.signalled()
