@@ -179,7 +179,7 @@ def test_a_service_that_answers_503_fails(tmp_path: Path, listener: Endpoint) ->
     findings = found(tmp_path, [listener], busy)
     assert findings["service"] == Finding("service", FAIL, "the service answered 503")
     word, good, advice = concluded(findings)
-    assert (word, good, "ask again" in advice) == ("not-the-service", False, True)
+    assert (word, good, "check again" in advice) == ("not-the-service", False, True)
 
 
 def test_a_page_that_is_no_document_fails(tmp_path: Path, listener: Endpoint) -> None:

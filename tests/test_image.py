@@ -302,7 +302,7 @@ def test_noise_that_is_no_text_does_no_harm() -> None:
     [
         (
             'Question has no answer in response file: "system hostname? (short)"\r\n',
-            r"does not answer: system hostname\? \(short\)$",
+            r"has no answer to [a-z ]+: system hostname\? \(short\)$",
         ),
         ("'Mars' is not a valid timezone on this system.", "'Mars' is not a valid"),
         ("No response file found; non-interactive mode aborted.", "could not get the"),
@@ -351,7 +351,7 @@ def test_a_question_that_nobody_answers_is_named_before_the_stage_is_over() -> N
     told(dialogue, b"boot> boot\r\nstarted\r\n", 0.0)
     told(dialogue, b"(I)nstall or (U)pgrade? [x] ", 10.0)
     assert dialogue.due == 10.0 + console.PATIENCE
-    with pytest.raises(BuildError, match=r"nothing answers: \(I\)nstall or \(U\)pgr"):
+    with pytest.raises(BuildError, match=r"has no answer: \(I\)nstall or \(U\)pgr"):
         list(dialogue.tick(dialogue.due))
 
 
@@ -1009,7 +1009,7 @@ def test_a_port_that_is_taken_is_said(bench: Bench) -> None:
 def test_two_builds_of_one_image_do_not_meet(bench: Bench) -> None:
     (bench.directory / "new.qcow2.work").mkdir()
     status, _, err = bench.run()
-    assert (status, "another build goes on" in err) == (1, True)
+    assert (status, "another build is running" in err) == (1, True)
     assert "new.qcow2.work" in bench.left()
 
 

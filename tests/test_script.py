@@ -25,9 +25,9 @@ def test_what_begins_with_a_hash_and_a_bang_is_a_script(data: bytes) -> None:
         (b"content-type: multipart/mixed\n", "MIME"),
         (b"MIME-Version: 1.0\n", "MIME"),
         (b"\xef\xbb\xbf#!/bin/sh\n", "byte order mark"),
-        (b"echo hello\n", "begins with #!"),
-        (b"\n#!/bin/sh\n", "begins with #!"),
-        (b"\xff\xfe#\x00!\x00", "begins with #!"),
+        (b"echo hello\n", "begin with #!"),
+        (b"\n#!/bin/sh\n", "begin with #!"),
+        (b"\xff\xfe#\x00!\x00", "begin with #!"),
     ],
 )
 def test_what_is_none_is_called_by_its_name(data: bytes, said: str) -> None:

@@ -402,9 +402,7 @@ def _dns(tools: Tools) -> Finding:
     name = tools.dns_name
     if tools.resolver.await_answer(name, CHECK_SECONDS):
         return Finding("dns", OK, f"the resolver answers for {printable(name, 60)}")
-    return Finding(
-        "dns", WARN, "the resolver does not answer; the signal does not need it"
-    )
+    return Finding("dns", WARN, "the resolver does not answer; DNS is optional")
 
 
 def _directory(name: str) -> Finding:
@@ -413,7 +411,7 @@ def _directory(name: str) -> Finding:
         if (directory / "state").exists():
             text = f"{shown} has the state of a signal that went out"
         elif directory.is_dir():
-            text = f"{shown} exists"
+            text = f"the directory {shown} exists"
         elif directory.exists():
             return Finding("run-dir", WARN, f"{shown} is not a directory")
         else:
