@@ -281,7 +281,8 @@ def test_the_sdist_makes_the_same_wheel_and_has_no_tests(tmp_path: Path) -> None
     if importlib.util.find_spec("build") is None:
         pytest.skip("build is not installed here")
     tree = tmp_path / "tree"
-    skipped = shutil.ignore_patterns(".venv*", ".git", "build", "dist", "*.egg-info")
+    # Not .sid: in there, tmp_path is below the tree that is copied.
+    skipped = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info")
     shutil.copytree(TOP, tree, ignore=skipped, symlinks=True)
     subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path, tree],
