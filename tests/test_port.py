@@ -180,7 +180,7 @@ def test_the_service_script_is_the_projects_own_once_it_is_substituted() -> None
     # But a port knows its Python.
     ported = re.sub(r'(?m)^#.*\n_python="\$\{MODPY_BIN\} "$', "", text)
     assert ported != text
-    assert ported == re.sub(r"(?m)^# Some Python(.*\n)+?_python='.*'$", "", own)
+    assert ported == re.sub(r"(?m)^# Any Python(.*\n)+?_python='.*'$", "", own)
 
 
 def test_the_port_is_of_this_version() -> None:
