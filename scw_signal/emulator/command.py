@@ -187,7 +187,7 @@ def _add_data_options(parser: _Parser) -> None:
         "--any-port",
         action="store_true",
         help="do not look at the port that asks; needed behind a relay such as QEMU's"
-        " guestfwd, which asks from ports of its own",
+        " guestfwd, which uses other ports",
     )
 
 

@@ -61,7 +61,7 @@ class Incoming(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A reply as it is to be sent."""
+    """A reply to send."""
 
     status: int
     body: bytes = b""
@@ -92,7 +92,7 @@ def said(status: int, words: str, *headers: tuple[str, str]) -> Reply:
 
 
 class TurnedAwayError(Exception):
-    """A malformed request, after whose reply the connection ends."""
+    """A malformed request: the connection ends after the reply to it."""
 
     def __init__(self, status: int, words: str) -> None:
         """Make the reply."""

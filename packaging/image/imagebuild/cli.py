@@ -229,7 +229,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--disk-size",
         type=int,
-        default=8,  # the smallest volume has 10: there is always a rest for /home
+        default=8,  # the smallest volume has 10, so /home always gets some space
         metavar="GB",
         help="in units of 10^9 bytes, as the cloud counts; default: %(default)s",
     )
