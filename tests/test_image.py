@@ -384,6 +384,18 @@ def test_each_set_is_shown_once() -> None:
     assert events == [Stage("loading: base80.tgz")]
 
 
+def test_what_comes_with_the_end_of_its_stage_is_shown_too() -> None:
+    dialogue = Console(STEPS, 0.0)
+    output = b"boot> \nInstalling base80.tgz 100% |***|\npython-3.13.5: ok\nstarted"
+    assert told(dialogue, output) == [
+        Stage("loading"),
+        Typed(b"boot\r"),
+        Stage("loading: base80.tgz"),
+        Stage("package python-3.13.5"),
+        Stage("running"),
+    ]
+
+
 def test_the_console_shows_nothing_raw_of_the_guest() -> None:
     dialogue = Console(STEPS, 0.0)
     with pytest.raises(BuildError) as error:

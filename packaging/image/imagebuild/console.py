@@ -171,6 +171,7 @@ class Console:
             self._look_for_failure(self._pending[: found.end() if found else None])
             if found is None:
                 break
+            yield from self._progress(self._pending[: found.end()])
             self._pending = self._pending[found.end() :]
             self._at += 1
             self._since = now
@@ -178,14 +179,17 @@ class Console:
             yield Stage(step.stage)
             if step.types:
                 yield Typed(f"{step.types}\r".encode())
-        for name in dict.fromkeys(_SET.findall(self._pending)):
+        yield from self._progress(self._pending)
+        self._pending = self._pending.rpartition(b"\n")[2][-LONGEST_LINE:]
+
+    def _progress(self, output: bytes) -> Iterator[Stage]:
+        """Name the sets in a piece of output, and the packages in its whole lines."""
+        for name in dict.fromkeys(_SET.findall(output)):
             if name != self._set:
                 self._set = name
                 yield Stage(f"{self.stage}: {name.decode()}")
-        *whole, rest = self._pending.split(b"\n")
-        for name in _PACKAGE.findall(b"\n".join(whole)):
+        for name in _PACKAGE.findall(output.rpartition(b"\n")[0]):
             yield Stage(PACKAGE + name.decode())
-        self._pending = rest[-LONGEST_LINE:]
 
     def tick(self, now: float) -> Iterator[Typed]:
         """Let time pass; raises BuildError if it has been too long."""
