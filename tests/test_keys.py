@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -123,7 +124,9 @@ def fingerprints(lines: Sequence[str]) -> list[str]:
         timeout=60,
         check=False,
     ).stdout
-    return [found.split()[1].decode() for found in printed.splitlines()]
+    # ssh-keygen was seen to print a comment over two lines, once in many runs.
+    found = re.findall(rb"^\d+ (SHA256:\S+)", printed, flags=re.MULTILINE)
+    return [each.decode() for each in found]
 
 
 def fingerprint(line: str) -> str:
