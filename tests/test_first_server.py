@@ -301,9 +301,12 @@ def test_the_power_may_go_at_any_step(tmp_path: Path, part: int) -> None:
         server.is_done()
 
 
-def test_the_power_may_go_again_and_again(tmp_path: Path) -> None:
+def test_the_power_may_go_again_and_again(
+    tmp_path: Path,
+    soaking: bool,  # noqa: FBT001 # a fixture
+) -> None:
     drawn = random.Random(20261126)  # noqa: S311 - no key
-    for attempt in range(12):
+    for attempt in range(12 if soaking else 4):
         server = Server(tmp_path / str(attempt))
         for _ in range(4):
             server.boot(power_goes=drawn.randint(1, 40))

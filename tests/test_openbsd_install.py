@@ -598,8 +598,7 @@ def test_it_replaces_nothing_that_is_not_its_own(root: Root, way: str) -> None:
 STEPS = ("cp", "mkdir", "mv", "rm", "rmdir")
 ACCOUNT_STEPS = ("groupadd", "useradd", "rcctl", "userdel", "groupdel")
 LANES = 8  # among which the steps are shared out
-# Most steps move one more file, as the step before did: every step is for make soak.
-STRIDE = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else 5
+STRIDE = 5  # most steps move one more file: each one is for make soak
 
 
 def kill_at(root: Root, number: int) -> None:
@@ -634,22 +633,27 @@ class Case(NamedTuple):
     root: Root
     nothing: dict[str, tuple[int, bytes | str]]
     whole: dict[str, tuple[int, bytes | str]]
+    stride: int  # steps from one that is tried to the next
 
 
 @pytest.fixture
-def case(tmp_path: Path, release: Path) -> Case:
+def case(
+    tmp_path: Path,
+    release: Path,
+    soaking: bool,  # noqa: FBT001 # a fixture
+) -> Case:
     root = Root(tmp_path / "root", release, found("dash"))
     nothing = root.contents()
     root.must("install")
     whole = source_only(root)
     root.must("uninstall")
     assert root.contents() == nothing
-    return Case(root, nothing, whole)
+    return Case(root, nothing, whole, 1 if soaking else STRIDE)
 
 
-def lane(first: int) -> Iterator[tuple[bool, int]]:
+def lane(case: Case, first: int) -> Iterator[tuple[bool, int]]:
     """Return the steps of a lane; after every second one, it is run again first."""
-    numbers = itertools.count(first * STRIDE, LANES * STRIDE)
+    numbers = itertools.count(first * case.stride, LANES * case.stride)
     return zip(itertools.cycle([False, True]), numbers)
 
 
@@ -666,8 +670,8 @@ def interrupted(root: Root, script: str, number: int) -> bool:
 def test_install_killed_at_any_step_can_be_run_again_or_undone(
     case: Case, first: int
 ) -> None:
-    root, nothing, whole = case
-    for again, number in lane(first):
+    root, nothing, whole, _ = case
+    for again, number in lane(case, first):
         if not interrupted(root, "install", number):
             break
         if again:
@@ -675,14 +679,14 @@ def test_install_killed_at_any_step_can_be_run_again_or_undone(
             assert source_only(root) == whole, number
         root.must("uninstall")
         assert root.contents() == nothing, number
-    assert number > LANES * STRIDE
+    assert number > LANES * case.stride
 
 
 @pytest.mark.parametrize("first", range(1, LANES + 1))
 def test_a_newer_release_killed_at_any_step_can_be_run_again_or_undone(
     case: Case, tmp_path: Path, first: int
 ) -> None:
-    root, nothing, whole = case
+    root, nothing, whole, _ = case
     newer, older = root.release, unpacked(tmp_path / "older release")
     (older / "vendor/former").mkdir()
     for file in ("scw_signal/former.py", "vendor/former/__init__.py"):
@@ -690,7 +694,7 @@ def test_a_newer_release_killed_at_any_step_can_be_run_again_or_undone(
     for path in (*(older / "packaging/man").iterdir(), older / "rc.d/scw_signal"):
         path.write_text("as it was\n")
     (older / "packaging/man/scw-former.8").write_text("")
-    for again, number in lane(first):
+    for again, number in lane(case, first):
         root.release = older
         root.must("install")
         root.release = newer
@@ -701,15 +705,15 @@ def test_a_newer_release_killed_at_any_step_can_be_run_again_or_undone(
             assert source_only(root) == whole, number
         root.must("uninstall")
         assert root.contents() == nothing, number
-    assert number > LANES * STRIDE
+    assert number > LANES * case.stride
 
 
 @pytest.mark.parametrize("first", range(1, LANES + 1))
 def test_uninstall_killed_at_any_step_can_be_run_again_or_undone(
     case: Case, first: int
 ) -> None:
-    root, nothing, whole = case
-    for again, number in lane(first):
+    root, nothing, whole, _ = case
+    for again, number in lane(case, first):
         root.must("install")
         if not interrupted(root, "uninstall", number):
             break
@@ -718,11 +722,11 @@ def test_uninstall_killed_at_any_step_can_be_run_again_or_undone(
             assert source_only(root) == whole, number
         root.must("uninstall")
         assert root.contents() == nothing, number
-    assert number > LANES * STRIDE
+    assert number > LANES * case.stride
 
 
 def test_of_two_at_once_one_is_refused_and_the_other_is_whole(case: Case) -> None:
-    root, _, whole = case
+    root, _, whole, _ = case
     started, go_on = (root.path.with_name(name) for name in ("started", "go-on"))
     for fifo in (started, go_on):
         os.mkfifo(fifo)
