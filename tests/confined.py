@@ -1,7 +1,7 @@
 """Runs a command with a C library whose unveil and pledge leave marks in a trace.
 
-Linux has neither call. In their place a file that is not there is looked up, by
-a name that says what was called: strace then shows the lock-down between the
+Linux has neither call. The library looks up a file that does not exist instead;
+its name says what was called. strace then shows the lock-down between the
 system calls before it and those after it.
 """
 
@@ -27,7 +27,7 @@ def mark(name: bytes, first: bytes = b"", second: bytes = b"") -> None:
 
 
 class Call:
-    """A foreign function as ctypes would give it, that leaves a mark."""
+    """A function like those of ctypes; calling it leaves a mark."""
 
     def __init__(self, name: bytes) -> None:
         self._name = name
@@ -46,9 +46,10 @@ class MarkingLibrary:
 
 
 def getaddrinfo(*arguments: Any, **options: Any) -> Any:
-    """Ask the resolver, and say so: glibc's opens no file for an address.
+    """Mark the call, and ask the resolver.
 
-    OpenBSD's looks for /etc/resolv.conf whatever it is asked.
+    For an address, glibc's opens no file that a trace would show. OpenBSD's always
+    looks for /etc/resolv.conf.
     """
     mark(b"getaddrinfo")
     return ask(*arguments, **options)

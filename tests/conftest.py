@@ -24,8 +24,8 @@ STRICT = os.environ.get("STRICT", "") not in {"", "0"}
 MAY_SKIP = os.environ.get("MAY_SKIP", "")
 ROOT = Path(__file__).resolve().parent.parent
 
-# The same examples in each run, so that a change is what makes a test fail; and
-# a long search for new ones, which remembers what it found (make soak).
+# "steady" tries the same examples in each run: only a change makes a test fail.
+# "soak" (make soak) searches long for new ones, and remembers what it found.
 settings.register_profile("steady", derandomize=True)
 settings.register_profile(
     "soak", max_examples=20_000, stateful_step_count=100, deadline=None, print_blob=True
@@ -34,13 +34,13 @@ PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "steady")
 settings.load_profile(PROFILE)
 
 
-# A shell has what it runs in the background ignore Ctrl-C, and so would everything that
-# the tests start.
+# A shell makes its background commands ignore Ctrl-C, and everything that the tests
+# start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Each process of a run that is shared out goes by itself: a port that one has closed
-# for a while is then not taken by another.
+# In a parallel run each process gets its own namespace: when one closes a port for a
+# while, no other can take it.
 offline.enter()
 
 
@@ -51,9 +51,9 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def tmp_path(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return pytest's directory for a test, which is the agent's user's as well.
+    """Return pytest's directory for a test; the agent's user may use it too.
 
-    That is whom an agent becomes that root has started, where there is such a user.
+    An agent that root starts becomes that user, if the user exists.
     """
     if os.geteuid() != 0:
         return tmp_path
@@ -74,11 +74,11 @@ def soaking() -> bool:
     return PROFILE == "soak"
 
 
-@pytest.hookimpl(trylast=True)  # hypothesis has marked its own by then
+@pytest.hookimpl(trylast=True)  # after hypothesis has marked its tests
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """When soaking, leave out what does the same however often it is done."""
+    """When soaking, leave out tests that do the same in every run."""
     if PROFILE != "soak":
         return
     drawing = [item for item in items if _draws(item)]
@@ -101,7 +101,7 @@ def commands() -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say at the end of a run which packages would have it skip less."""
+    """Name the packages that would make a run skip fewer tests."""
     names = packages.listed(packages.LIST.read_text())
     skipped = len(terminalreporter.getreports("skipped"))
     line = packages.advice(
@@ -115,7 +115,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_runtest_makereport() -> Generator[
     None, pytest.TestReport, pytest.TestReport
 ]:
-    """With STRICT=1 a skip is a failure: this machine was to have everything."""
+    """With STRICT=1 a skip is a failure: this machine should have everything."""
     report = yield
     allowed = hasattr(report, "wasxfail") or (
         MAY_SKIP and MAY_SKIP in str(report.longrepr)

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BIN = Path(sys.executable).parent
-PATIENCE = 50.0  # seconds, after which something is wrong
+PATIENCE = 50.0  # seconds without a line, after which something is wrong
 
 # What goes wrong at first: the port is closed for two seconds, then the endpoint
 # is not there yet, then the service sheds load.
 FAULTS = ("refuse:2", "state/404:1", "state/429-after=1:1")
-DEADLINE = "40"  # seconds; nobody watches longer
+DEADLINE = "40"  # seconds; nobody watches for longer
 WIDTH = 80  # columns
-INDENT = " " * 19  # up to what was said
+INDENT = " " * 19  # as wide as what stands before a message
 BEGINNING = """\
 A server boots, and its metadata service is not ready: for 2 s nothing listens
 at {url}. Then it answers 404, and then 429, "in 1 s".
@@ -46,7 +46,7 @@ BOLD, DIM, OFF = ("\x1b[1m", "\x1b[2m", "\x1b[0m") if sys.stdout.isatty() else [
 
 
 class Line(NamedTuple):
-    """A line that a process printed, or None at its end, and when it came."""
+    """A line that a process printed and when; None at the end of its output."""
 
     seconds: float
     who: str
@@ -122,7 +122,7 @@ def show_until_agent_ends(lines: queue.SimpleQueue[Line]) -> None:
 
 
 def show_look_ups(directory: str) -> None:
-    """Print what a script on the server can ask from now on, without a network."""
+    """Print what scripts on the server can now look up without a network."""
     print(f"\n{BOLD}What the agent left behind, read without the network:{OFF}\n")
     command = [str(BIN / "scw-metadata"), "--cached", "--run-dir", directory, *KEYS]
     printed = subprocess.run(command, capture_output=True, text=True, check=True)

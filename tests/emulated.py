@@ -1,7 +1,7 @@
-"""How the tests of the emulator ask it, with what is neither it nor the client.
+"""How the tests of the emulator talk to it: with http.client and plain sockets.
 
-http.client and plain sockets. A wait in here is for something that comes; its bound
-only ends a test that has failed.
+These share no code with the emulator or the client. Each wait is for something that
+comes; its bound only ends a test that has failed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stand-ins that tests put in the place of time and of the service.
+"""Stand-ins for time and for the service.
 
 They check what they are asked: a fake that takes anything proves nothing.
 """
@@ -21,17 +21,17 @@ class FakeClock(Clock):
     """Monotonic seconds that pass only while somebody waits.
 
     `at` plans what happens at a moment: a callback that writes to a pipe, say.
-    Descriptors are real and really polled, so an event and a time-out are told
-    apart as they are in life.
+    Descriptors are real and really polled, so events and time-outs are told apart
+    as in production.
 
-    `settle` is called before each look at them: where threads are at work, it
-    waits for what they do without time passing. `patience` is for the same: so many
-    real seconds a look lasts at most, and never more than the wait itself.
+    `settle` is called before each poll: it can wait for threads to finish their
+    work without fake time passing. `patience` serves the same purpose: a poll lasts
+    at most that many real seconds, and never more than the wait itself.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 1000.0  # not 0: nobody may take the start for the epoch
+        self.now = 1000.0  # not 0: no code may rely on a clock that starts at 0
         self.waits: list[float] = []
         self.settle: Callable[[], None] = lambda: None
         self.patience = 0.0
@@ -51,7 +51,7 @@ class FakeClock(Clock):
         self.waits.append(seconds)
         assert len(self.waits) < MOST_WAITS, "a busy loop"
         end = self.now + seconds
-        if seconds > 0:  # however little it was: time passes
+        if seconds > 0:  # time passes, however short the wait
             end = max(end, math.nextafter(self.now, math.inf))
         self._end = end
         while not self._ready(descriptors, event):

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BIN = Path(sys.executable).parent
-# Bounds a test that hangs; nothing here waits for it.
+# Only ends a test that hangs; nothing waits this long.
 PATIENCE = 60.0
 
-# The commands look for the service at two real addresses unless told otherwise.
-# No test may ask there by mistake.
+# The commands ask the service's two real addresses unless told otherwise. No test
+# may do that by mistake.
 NOWHERE = {"METADATA_IP": "127.0.0.1", "METADATA_PORT": "1"}
 ENVIRONMENT = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", **NOWHERE}
 

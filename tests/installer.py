@@ -1,10 +1,10 @@
-"""A machine that OpenBSD's installer runs in, for want of one: its serial console.
+"""A stand-in for a machine that runs OpenBSD's installer: its serial console.
 
-It stands in for qemu-system-x86_64: boot loader, kernel, and the installer's way
-through its questions, as distrib/miniroot/install.sub and install.md of amd64 have
-it: which question follows which answer, what a wrong answer does, how an answer is
+It replaces qemu-system-x86_64, and plays the boot loader, the kernel and the
+installer's dialogue as in distrib/miniroot/install.sub and install.md of amd64:
+which question follows which answer, what a wrong answer does, how an answer is
 looked up and used up. It fetches what the guest would, from loopback. It shares no
-code with packaging/image. What FAULT in the environment names goes wrong.
+code with packaging/image. FAULT in the environment names what goes wrong.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class NoAnswerError(Exception):
 
 
 class FailedError(Exception):
-    """The installer ends, having said why."""
+    """The installer gives up, and says why."""
 
 
 class Facts(NamedTuple):
-    """What differs from machine to machine, and with it what is asked."""
+    """What differs between machines, and so decides which questions are asked."""
 
-    frame_buffer: bool = True  # that the kernel has from EFI
+    frame_buffer: bool = True  # from EFI
     display: bool = True  # wsdisplay(4)
-    openbsd_org: bool = True  # in reach: it tells mirrors and a time zone
-    domain: bool = False  # in resolv.conf
+    openbsd_org: bool = True  # reachable: it tells mirrors and a time zone
+    domain: bool = False  # whether resolv.conf has one
 
 
 class Installed(NamedTuple):
@@ -52,7 +52,7 @@ class Installed(NamedTuple):
     interfaces: dict[str, str]
     partitions: str  # gpt or mbr
     layout: str
-    sets: dict[str, list[str]]  # by where they came from
+    sets: dict[str, list[str]]  # by source
 
 
 class Responses:
@@ -172,7 +172,7 @@ class Installer:
     def timezone(self, default: str) -> None:
         zone = self.ask("What timezone are you in? ('?' for list)", default)
         if zone not in {"UTC", "Europe/Paris"}:
-            # And it asks again, with the same default.
+            # The installer asks again, with the same default.
             self.fail(f"'{zone}' is not a valid timezone on this system.")
 
     def disk(self) -> tuple[str, str]:
@@ -296,14 +296,14 @@ def fetch(url: str) -> str:
 
 
 def show(text: str) -> None:
-    """Say something on the console, as a terminal gets it, in pieces of 7 bytes."""
+    """Write to the console, as a terminal gets it, in pieces of 7 bytes."""
     data = text.replace("\n", "\r\n").encode()
     for at in range(0, len(data), 7):
         os.write(1, data[at : at + 7])
 
 
 def heard() -> str:
-    """Return the next line that is typed; the end of input is the end."""
+    """Return the next line that is typed; exit at the end of input."""
     line = b""
     while (char := os.read(0, 1)) != b"\r":
         if not char:
@@ -314,13 +314,13 @@ def heard() -> str:
 
 
 def hang() -> NoReturn:
-    """Say nothing more."""
+    """Print nothing more, and never end."""
     while True:
         time.sleep(60)
 
 
 def machine(fault: str) -> int:
-    """Be the machine, from the firmware to the reboot."""
+    """Play the machine, from the firmware to the reboot."""
     print("a harmless remark of QEMU", file=sys.stderr, flush=True)
     if fault == "dead":
         return 1
@@ -333,7 +333,7 @@ def machine(fault: str) -> int:
 
 
 def boot(fault: str) -> None:
-    """Be the boot loader, and the kernel."""
+    """Play the boot loader and the kernel."""
     for command in ("stty com0 115200", "set tty com0", "boot"):
         show(">> OpenBSD/amd64 BOOTX64 3.67\n\x1b[37mboot\x1b[40m> ")
         if (typed := heard()) != command:
@@ -346,7 +346,7 @@ def boot(fault: str) -> None:
 
 
 def install(fault: str) -> int:
-    """Be the installer."""
+    """Play the installer."""
     show("root on rd0a swap on rd0b dump on rd0b\nWelcome to the installation.\n")
     show("(I)nstall, (U)pgrade, (A)utoinstall or (S)hell? ")
     if heard() != "a":

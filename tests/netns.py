@@ -2,14 +2,14 @@
 
     guest vio0 ---- wire ---- router ---- service
 
-The guest is a server as such servers are: one interface, an address that stands
-alone (/32, /128), and a gateway outside of it. The service has the addresses of
-the real one. The wire is a program of ours that carries the frames: it sees all
+The guest is set up like the vendor's servers: one interface, a host address
+(/32, /128), and a gateway outside that prefix. The service has the addresses of
+the real one. The wire is code in this file that carries the frames: it sees all
 that the guest sends, and may delay, lose or swallow it. No kernel module for
 traffic control is needed, and no packet leaves these namespaces.
 
-Making them takes root and iproute2. Names carry the number of the process that
-made them, and what a killed one left behind is cleared by the next.
+Making them needs root and iproute2. Their names contain the number of the process
+that made them, and the next run removes what a killed one left behind.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def missing() -> str:
 
 
 def listed() -> set[str]:
-    """Return the names of the namespaces that there are on this machine."""
+    """Return the names of this machine's namespaces."""
     return {path.name for path in _NAMESPACES.glob("*")}
 
 
@@ -75,8 +75,8 @@ class Namespace:
         """Make it; raises CalledProcessError."""
         self.name = f"{_PREFIX}-{os.getpid()}-{next(_count)}-{role}"
         _run("ip", "netns", "add", self.name)
-        # Only what the tests want shall be on the wire: the kernel neither looks
-        # for routers nor for others that have its address.
+        # Keep the wire free of other packets: the kernel looks neither for routers
+        # nor for other hosts that have its address.
         for setting in ("router_solicitations", "accept_dad", "accept_ra"):
             self.set(f"ipv6/conf/all/{setting}", 0)
             self.set(f"ipv6/conf/default/{setting}", 0)
@@ -91,11 +91,11 @@ class Namespace:
         self.close()
 
     def close(self) -> None:
-        """Remove it, and what is laid over /etc in it."""
+        """Remove it, and the files that are laid over /etc in it."""
         _remove(self.name)
 
     def ip(self, words: str) -> str:
-        """Change this namespace, as a line for iproute2 says; return its output."""
+        """Run `ip` with these words in this namespace; return its output."""
         return _run("ip", "-n", self.name, *words.split())
 
     def set(self, setting: str, value: int) -> None:
@@ -112,7 +112,7 @@ class Namespace:
     def command(self, *words: str | Path) -> list[str]:
         """Return the command line that runs a command in this namespace.
 
-        The process that it starts becomes that command: its number stays.
+        The process that is started becomes that command, and keeps its number.
         """
         return ["ip", "netns", "exec", self.name, *map(str, words)]
 
@@ -134,7 +134,7 @@ class Namespace:
 
 
 class Packet(NamedTuple):
-    """What of a packet the tests look at; ports are 0 where it has none."""
+    """The parts of a packet that the tests look at; a port is 0 if there is none."""
 
     seconds: float  # time.monotonic() when the wire got it
     outgoing: bool  # from the guest
@@ -161,7 +161,7 @@ class Packet(NamedTuple):
             )
         protocol = {6: "tcp", 17: "udp"}.get(number, "other")
         port = int.from_bytes(payload[2:4], "big") if protocol != "other" else 0
-        # SYN without ACK: the answer to one opens nothing.
+        # SYN without ACK: SYN with ACK is an answer.
         syn = protocol == "tcp" and payload[13] & 0x12 == 0x02
         return cls(
             time.monotonic(), outgoing, version, protocol, source, destination, port,
@@ -169,7 +169,7 @@ class Packet(NamedTuple):
         )  # fmt: skip
 
     def __str__(self) -> str:
-        """Return it in one line, for the message of a test that fails."""
+        """Return one line for the message of a test that fails."""
         arrow = "->" if self.outgoing else "<-"
         kind = "syn" if self.syn else self.protocol
         return f"{self.seconds:.3f} {arrow} {kind} {self.destination}:{self.port}"
@@ -209,12 +209,12 @@ class Wire:
         self._namespace.ip(f"link set {self._LEFT} {'up' if into else 'down'}")
 
     def swallow(self, rule: Callable[[Packet], bool]) -> None:
-        """Swallow the packets that a rule holds for."""
+        """Swallow the packets that match a rule."""
         with self._changed:
             self._swallows = rule
 
     def worsen(self, *, delay: float, loss: float, seed: int) -> None:
-        """Delay each frame by `delay` seconds; lose a share of them, by `seed`."""
+        """Delay frames by `delay` seconds; lose a share, drawn with `seed`."""
         with self._changed:
             self._delay, self._loss = delay, loss
             self._chance = random.Random(seed)  # noqa: S311 - no secret
@@ -222,7 +222,7 @@ class Wire:
     def sent(self) -> list[Packet]:
         """Return what the guest sent so far, by TCP or UDP, swallowed or not.
 
-        The rest is the kernel's own: neighbours looked for, groups joined.
+        Other packets are the kernel's own: it looks for neighbours and joins groups.
         """
         with self._changed:
             return self._sent()
@@ -230,7 +230,7 @@ class Wire:
     def await_sent(self, count: int, seconds: float) -> list[Packet]:
         """Wait until the guest has sent `count` packets, or for `seconds`.
 
-        Returns what it has sent, which after `seconds` is less.
+        Returns what it has sent: less than `count` after a time-out.
         """
         with self._changed:
             self._changed.wait_for(lambda: len(self._sent()) >= count, seconds)
@@ -241,15 +241,15 @@ class Wire:
 
     def _listen(self, interface: str) -> socket.socket:
         end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(self._ALL))
-        # With each frame comes, and goes, what the kernel has left for later:
-        # its checksum, and being cut to size.
+        # Each frame carries a header that says what the kernel has put off: the
+        # checksum, and cutting the frame to size.
         end.setsockopt(self._SOL_PACKET, self._PACKET_VNET_HDR, 1)
         end.bind((interface, self._ALL))
         end.settimeout(0)
         return end
 
     def _carry(self) -> None:
-        """Carry until the wire is cut."""
+        """Carry frames until the wire is cut."""
         underway: list[tuple[float, int, int, bytes]] = []  # a heap, by due time
         order = itertools.count()
         while True:
@@ -268,7 +268,7 @@ class Wire:
                 self._put(self._ends[to], frame)
 
     def _take(self, end: socket.socket, *, outgoing: bool) -> Iterator[bytes]:
-        """Yield the frames that have come and are to be carried on."""
+        """Yield the frames that have come and are to be passed on."""
         while True:
             try:
                 frame, (*_, kind, _, _) = end.recvfrom(1 << 17)
@@ -293,7 +293,7 @@ class Wire:
 
 @final
 class NameServer:
-    """A name server that does as it is told: `answers`, `fails` or is `silent`.
+    """A name server that `answers`, `fails` or is `silent`, as it is told.
 
     It knows every name. Serves from its construction until `close`.
     """
@@ -327,7 +327,7 @@ class NameServer:
         self._wake.close()
 
     def behave(self, manner: str) -> None:
-        """Do otherwise from now on."""
+        """Behave differently from now on."""
         with self._changed:
             self._manner = manner
 
@@ -375,8 +375,8 @@ class NameServer:
 class Lab:
     """The guest, its router and the service; the guest has no network yet.
 
-    Without a `wire` a plain cable joins guest and router: nothing is seen then,
-    and nothing added to the time that packets take.
+    Without a `wire` a plain cable joins guest and router: it records no packets
+    and does not slow them down.
     """
 
     def __init__(self, *, wired: bool = True) -> None:
@@ -413,7 +413,7 @@ class Lab:
         return self._wire
 
     def link(self, *, up: bool) -> None:
-        """Take the guest's interface up or down; down, it loses its routes."""
+        """Take the guest's interface up or down; going down removes its routes."""
         self.guest.ip(f"link set vio0 {'up' if up else 'down'}")
 
     def address(self, version: int) -> None:
@@ -423,7 +423,7 @@ class Lab:
     def route(self, version: int) -> float:
         """Give the guest its default route; return time.monotonic() just before.
 
-        The gateway is outside of the address: it needs a route of its own.
+        The gateway is outside the address's prefix, so it needs its own route.
         """
         if version == 4:
             _route(self.guest, 4, GATEWAYS[4], "dev vio0 scope link")
@@ -438,7 +438,7 @@ class Lab:
             self.guest.ip(f"route del {GATEWAYS[4]}")
 
     def connect(self, *versions: int) -> float:
-        """Give the guest all that it needs; return time.monotonic() before the end."""
+        """Give the guest a network; return time.monotonic() before the last step."""
         self.link(up=True)
         for version in versions:
             self.address(version)
@@ -505,7 +505,7 @@ def _remove(name: str) -> None:
 
 
 def _move_to(descriptor: int) -> None:
-    # os.setns() is there from Python 3.12 on only.
+    # os.setns() exists only from Python 3.12 on.
     if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "setns")
 

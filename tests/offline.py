@@ -1,13 +1,12 @@
 """Takes a test run off the network, with every process that it starts.
 
 The commands look for the service at its real addresses unless told otherwise, and
-something may answer there. That no test asks it by mistake is left to no test: the
-run moves into a network namespace with a loopback interface and nothing else, so
-that the kernel has no way out to offer. Namespaces that tests make inside of it
-(netns.py) are joined to nothing but one another.
+something may answer there. So that no test can ask it by mistake, the run moves
+into a network namespace that has only a loopback interface: there is no way out.
+Namespaces that tests make inside it (netns.py) are joined only to one another.
 
-This holds for root, which CI is, and where users may make namespaces. Elsewhere
-only the process of the tests itself is held back.
+This works for root (as in CI) and where users may make namespaces. Elsewhere only
+the process of the tests itself is kept from sending.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
 def enter() -> None:
-    """Leave the network, as far as this user may."""
+    """Leave the network, as far as this user is allowed to."""
     try:
         _unshare()
     except OSError:
@@ -48,11 +47,11 @@ def interfaces() -> set[str]:
 
 
 def _unshare() -> None:
-    """Move this thread, from which all others come, into a namespace of its own."""
+    """Move this thread, which starts all others, into a new namespace."""
     user, group = os.geteuid(), os.getegid()
-    # Who is not root may make a network namespace in a user namespace only.
+    # Other users than root may make one only inside a user namespace.
     flags = _CLONE_NEWNET | (_CLONE_NEWUSER if user else 0)
-    # os.unshare() is there from Python 3.12 on only.
+    # os.unshare() exists only from Python 3.12 on.
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "unshare"):
         raise OSError("network namespaces are Linux's")
@@ -75,11 +74,11 @@ def _ifreq(name: str, flags: int) -> bytes:
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
-    """Refuse to send anything to another machine; an audit hook."""
+    """Audit hook: refuse to send anything to another machine."""
     if event not in {"socket.connect", "socket.sendto", "socket.sendmsg"}:
         return
     end, address = arguments
-    # Connecting a datagram socket sends nothing: it is how a route is looked for.
+    # Connecting a datagram socket sends nothing: it only looks up a route.
     quiet = event == "socket.connect" and end.type == socket.SOCK_DGRAM
     internet = end.family in {socket.AF_INET, socket.AF_INET6}
     if internet and address is not None and not quiet and not _is_loopback(address[0]):

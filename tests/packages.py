@@ -1,4 +1,4 @@
-"""Which Debian packages would turn tests that were skipped into tests."""
+"""Which Debian packages the skipped tests need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def listed(text: str) -> list[str]:
 
 
 def installed(names: list[str]) -> set[str] | None:
-    """Return those of the packages that are installed; None where there is no dpkg."""
+    """Return which of the packages are installed; None if there is no dpkg."""
     if shutil.which("dpkg-query") is None:
         return None
     done = subprocess.run(
@@ -27,7 +27,7 @@ def installed(names: list[str]) -> set[str] | None:
 
 
 def advice(skipped: int, names: list[str], there: set[str] | None) -> str:
-    """Return a line for the end of a run; nothing where packages would not help."""
+    """Return a line for the end of a run, or "" if packages would not help."""
     if not skipped:
         return ""
     tests = "1 test was skipped" if skipped == 1 else f"{skipped} tests were skipped"

@@ -40,9 +40,9 @@ def main() -> None:
     console = Console(record=True, width=WIDTH, file=io.StringIO())
     console.print(Text.from_ansi(f"$ make demo\n{shown(command)}"))
     svg = console.export_svg(title="make demo")
-    # Nobody's viewer need fetch a font: any of fixed width does.
+    # Viewers need not fetch a font: any of fixed width will do.
     svg = re.sub(r"@font-face \{.*?\}\s*|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = svg.replace("<text ", '<text xml:space="preserve" ')  # some trim it else
+    svg = svg.replace("<text ", '<text xml:space="preserve" ')  # some viewers trim
     Path(target).write_text(svg)
 
 

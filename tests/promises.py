@@ -1,9 +1,9 @@
 """What each promise of pledge(2) allows, in terms of Linux's system calls.
 
-The project's own reading of the manual page and of kern_pledge.c: for each
-system call in a trace, the promise that it needs, or None where no promise that
-the agent makes would allow it. Where glibc does what OpenBSD's libc does not,
-the table says so.
+This is the project's reading of the manual page and of kern_pledge.c: for each
+system call in a trace, the promise that it needs, or None if no promise that the
+agent makes would allow it. The table marks what only glibc does, and OpenBSD's
+libc does not.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CREATE = frozenset({"rename", "renameat", "renameat2", "unlink", "unlinkat", "mk
 LOOK = frozenset(
     {"newfstatat", "stat", "lstat", "statx", "access", "readlink", "chdir", "getcwd"}
 )
-# What a call needs whatever its arguments are.
+# What a call needs, whatever its arguments.
 ALWAYS = {
     **dict.fromkeys(STDIO | GLIBC, "stdio"),
     **dict.fromkeys(("fork", "vfork", "setsid", "setpgid"), "proc"),
@@ -45,26 +45,26 @@ ALWAYS = {
     "getdents64": "rpath",  # of a directory that is open already
 }
 
-# What a call needs where its arguments match.
+# What a call needs if its arguments match.
 BY_ARGUMENTS = (
     ("mmap mprotect", r"PROT_EXEC", "prot_exec"),
     ("clone clone3", r"^(?!.*CLONE_THREAD)", "proc"),
     ("recvmsg recvmmsg", r"SCM_RIGHTS", "recvfd"),
     ("sendmsg sendmmsg", r"SCM_RIGHTS", "sendfd"),
     ("newfstatat", r"AT_EMPTY_PATH", "stdio"),
-    # From Python 3.14 the kernel has the name of a thread too: setthrname(2).
+    # From 3.14 on, Python tells the kernel the names of threads: setthrname(2).
     ("prctl", r"^PR_SET_NAME\b", "stdio"),
 )
 
-# Always allowed on a socket: pledge_sockopt() in kern_pledge.c. With inet, any
-# option of the socket level is.
+# Always allowed on a socket: pledge_sockopt() in kern_pledge.c. inet allows
+# every option of the socket level.
 SOCKOPT = re.compile(r"SOL_SOCKET, SO_(ERROR|RCVBUF)\b|SOL_TCP, TCP_NODELAY\b")
 
 # Always allowed; isatty(3) is an ioctl in glibc only (TCGETS, or TCGETS2 in newer
 # ones), and in OpenBSD's libc it is fcntl(2) with F_ISATTY.
 IOCTL = re.compile(r"\b(FIONBIO|FIONREAD|FIOCLEX|TCGETS2?)\b")
 
-# Files that dns lets through, whatever is unveiled; the rest is glibc's own.
+# Files that dns allows, whatever is unveiled; only glibc reads the others.
 RESOLVER = re.compile(
     r'"/etc/(resolv\.conf|hosts|services|protocols)"'
     r'|"/etc/(nsswitch|host|gai)\.conf"|"/(var/)?run/(nscd|systemd)/|"/etc/ld\.so'
@@ -90,7 +90,7 @@ class Call(NamedTuple):
 
 
 class Violation(NamedTuple):
-    """A call that the promises of its moment do not allow."""
+    """A call that the promises in force at the time do not allow."""
 
     call: Call
     needs: str
@@ -102,13 +102,13 @@ class Violation(NamedTuple):
 
 @dataclass
 class Process:
-    """What a process has promised and hidden; None while it has not."""
+    """What a process has promised and unveiled; None if it has not yet."""
 
     promised: str | None = None
     unveiled: str | None = None
 
     def mark(self, name: str, first: str, second: str) -> None:
-        """Take note of a call of unveil or pledge."""
+        """Record a call of unveil or pledge."""
         if name == "pledge":
             self.promised = first
         else:
@@ -118,7 +118,7 @@ class Process:
 def calls(trace: str) -> list[Call]:
     """Read the calls of a trace that `strace -f -y -qq` wrote.
 
-    One that another thread interrupted is counted where it begins.
+    If another thread interrupts a call, its place is where it begins.
     """
     found: list[Call] = []
     unfinished: dict[int, int] = {}
@@ -138,12 +138,11 @@ def calls(trace: str) -> list[Call]:
 
 
 def violations(trace: str) -> tuple[list[str], list[Violation]]:
-    """Hold a trace against the promises made in it.
+    """Check a trace against the promises made in it.
 
     Returns the marks that tests/confined.py left, and the calls after the first
-    pledge that were not allowed. Each process is held against its own promises: it
-    begins with those of the one that made it, and is rid of them when it becomes
-    another program.
+    pledge that were not allowed. Each process has its own promises: it begins with
+    those of its parent, and loses them when it runs another program.
     """
     marks: list[str] = []
     found: list[Violation] = []
@@ -169,10 +168,10 @@ def violations(trace: str) -> tuple[list[str], list[Violation]]:
 
 
 def needed(call: Call, unveiled: str | None) -> set[str]:
-    """Return the promises of which any allows this call; none: nothing does.
+    """Return the promises that would each allow this call; empty if none would.
 
-    `unveiled` is the one directory that is not hidden, "" where all is, None where
-    nothing is.
+    `unveiled` is the one directory that is not hidden: "" if everything is hidden,
+    None if nothing is.
     """
     name, arguments = call.name, call.arguments
     promise = _by_arguments(call) or ALWAYS.get(name)
@@ -188,7 +187,7 @@ def needed(call: Call, unveiled: str | None) -> set[str]:
 def _by_arguments(call: Call) -> str | None:
     """Return what a call needs because of its arguments, if they matter."""
     name, arguments = call.name, call.arguments
-    # For another process, or for a group of them.
+    # A signal to another process or a group needs proc.
     if name == "kill" and arguments.partition(",")[0] not in {"0", str(call.thread)}:
         return "proc"
     for names, pattern, promise in BY_ARGUMENTS:
@@ -198,7 +197,7 @@ def _by_arguments(call: Call) -> str | None:
 
 
 def _sockets(call: Call) -> set[str]:
-    """Return what a call on a socket needs; on those of the resolver, dns will do."""
+    """Return what a call on a socket needs; dns is enough for the resolver's."""
     name, arguments = call.name, call.arguments
     if name in {"getsockopt", "setsockopt"}:
         return {"stdio"} if SOCKOPT.search(arguments) else {"inet"}
@@ -211,7 +210,7 @@ def _sockets(call: Call) -> set[str]:
 
 
 def _files(call: Call, unveiled: str | None) -> set[str]:
-    """Return what a call that names a file needs; outside, nothing will do."""
+    """Return what a call that names a file needs; empty for a hidden file."""
     name, arguments = call.name, call.arguments
     inside = f"<{unveiled}>" in arguments or f'"{unveiled}/' in arguments
     if unveiled is not None and not (unveiled and inside):

@@ -1,7 +1,7 @@
-"""A service that answers what a test has written down, byte for byte.
+"""A service that answers exactly the bytes that a test gives it.
 
-The emulator is a service that fails; this one is an attacker, who owes nothing
-to HTTP or to JSON.
+The emulator plays a service that fails; this one plays an attacker, who need not
+keep to HTTP or JSON.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import socket
 import threading
 from typing import final
 
-BOUND = 30.0  # seconds after which a client that says nothing is left
+BOUND = 30.0  # seconds; then a silent client is dropped
 ACKNOWLEDGED = b"STATE_DETAIL=booted\n"
 
 
 def reply(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
-    """Return a reply; nobody looks at what its parts are."""
+    """Return a reply; its parts are not checked."""
     length = b"Content-Length: %d" % len(body)
     return b"\r\n".join([b"HTTP/1.1 " + status, length, *headers, b"", body])
 
 
 @final
 class RawService:
-    """Answers a signal, or any other request, and hangs up; one after the other."""
+    """Answers signals and other requests one at a time, and hangs up."""
 
     def __init__(
         self, *, signal: bytes = reply(ACKNOWLEDGED), document: bytes = reply(b"{}")
@@ -54,7 +54,7 @@ class RawService:
         while not self._closing:
             connection, _ = self._listener.accept()
             connection.settimeout(BOUND)
-            # The client may leave whenever it likes.
+            # The client may hang up at any time.
             with connection, contextlib.suppress(OSError):
                 self._answer(connection)
 

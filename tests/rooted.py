@@ -1,7 +1,7 @@
 """A place where root may set the host name and become the agent's user.
 
-Namespaces of Linux for the host name and for mounts, with copies over /etc and
-/var/lib: nothing that is done there is seen outside.
+It uses Linux namespaces for the host name and for mounts, with copies over /etc
+and /var/lib: nothing done there is visible outside.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ exec "$@"
 
 
 def run(command: Sequence[str]) -> bool:
-    """Run a command that takes root; tell whether it worked."""
+    """Run a command that needs root; tell whether it worked."""
     done = subprocess.run(command, capture_output=True, check=False)
     return done.returncode == 0
 
 
 def place(directory: Path) -> tuple[str, ...]:
-    """Make the copies in `directory`; return a command that runs another there."""
+    """Make the copies in `directory`; return the words that run a command there."""
     if os.geteuid() != 0 or sys.platform != "linux" or not shutil.which("unshare"):
         pytest.skip("only root on Linux has a host name to set in a name space")
     shutil.copytree("/etc", directory / "etc", symlinks=True)

@@ -1,7 +1,7 @@
 """tests/openbsd/accept, the acceptance test: on Linux, in namespaces.
 
-Its claims hold for the agent as it is. Each is known to fail for one that
-is broken: BREAKINGS says how, claim by claim.
+Its claims hold for the agent as it is. Each one fails for an agent that is broken
+accordingly: BREAKINGS lists how.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ACCEPT = Path(__file__).resolve().parent / "openbsd/accept"
 PACKAGE = Path(scw_signal.__file__).resolve().parent
-PATIENCE = 170.0  # bounds a run that hangs
+PATIENCE = 170.0  # seconds; ends a run that hangs
 REFUSED, INTERRUPTED = 2, 128 + signal.SIGINT  # exit statuses
 PLACE = Path("/var/db/scw-accept")
 
@@ -67,7 +67,7 @@ def check(claim: str, package: Path, *more: str) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def possible() -> None:
-    """Skip where there can be no namespaces."""
+    """Skip if namespaces cannot be made."""
     if sys.platform != "linux":
         pytest.skip("on OpenBSD, run tests/openbsd/accept itself")
     if os.geteuid() != 0:
@@ -100,7 +100,7 @@ def test_what_only_openbsd_has_is_skipped_and_named() -> None:
 
 
 class Breaking(NamedTuple):
-    """A claim, and the change of one file after which it must not hold."""
+    """A claim, and a change to one file that must make it fail."""
 
     claim: str
     file: str
@@ -111,13 +111,13 @@ class Breaking(NamedTuple):
 # The wait for a route, and the pauses.
 WAITS = "            self._changed(next_report - now)\n"
 CUT = "            if not routed and self.route() is not None:\n"
-# What a try that got through is taken for.
+# How a reply is judged.
 FAILED = "    if status in TRANSIENT or status not in _REFUSAL:\n"
 WEB_PAGE = (
     '    if _is_web_page(reply):\n        raise NonsenseError("the service sent a'
 )
 OTHER = "    if echoed != state:\n"
-# The resolver, which answers or does not.
+# The resolver.
 ANSWERED = "            if any(question.answered for question in ended):\n"
 IN_TIME = "        end = self._clock.monotonic() + seconds\n        again"
 STOPPED = "            poll.register(self._stop.descriptor, select.POLLIN)\n"
@@ -223,7 +223,7 @@ BREAKINGS = [
 ]  # fmt: skip
 
 
-# Most of them fail by waiting in vain: only some are for every run.
+# Most of them fail only after a long wait, so a normal run tries just these.
 QUICK = {
     "root_becomes_user", "unrelated_events", "resolv_conf_late", "wrong_ack",
     "empty_ack", "stop_script", "planted_state", "vanished", "few_descriptors",
@@ -305,7 +305,7 @@ def under_way(claim: str) -> subprocess.Popen[str]:
 
 
 def descendants(number: int) -> list[str]:
-    """Return the command lines of what a process has started, and so on."""
+    """Return the command lines of all descendants of a process."""
     table = subprocess.run(
         ["ps", "-ww", "-eo", "pid=,ppid=,args="],
         capture_output=True,
@@ -350,7 +350,7 @@ def test_a_killed_run_leaves_nothing() -> None:
 
 
 def not_running(processes: list[str]) -> bool:
-    """Wait until none of these runs any more; tell whether that came about."""
+    """Wait until none of these runs any more; tell whether they all ended."""
     for _ in range(500):
         if not any(Path("/proc", line.split()[0]).exists() for line in processes):
             return True
@@ -362,7 +362,7 @@ def not_running(processes: list[str]) -> bool:
 
 
 def refusal(*words: str | Path, **how: Any) -> str:
-    """Return the one line with which accept refuses."""
+    """Return the one line that accept prints when it refuses."""
     done = run(*words, **how)
     assert done.returncode == REFUSED
     assert not done.stdout
@@ -440,7 +440,7 @@ def test_it_asks_and_takes_no_for_an_answer() -> None:
     assert process.returncode == REFUSED
 
 
-# What is done to an OpenBSD machine can be undone, however far it went.
+# Changes to an OpenBSD machine can be undone, however far they went.
 
 
 @pytest.fixture
@@ -460,7 +460,7 @@ def test_a_file_is_put_back_by_a_later_run(etc: Path) -> None:
     first.keep(str(file))
     first.keep(str(new))
     file.write_text("another\n")
-    first.keep(str(file))  # once is enough
+    first.keep(str(file))  # the first copy counts
     new.write_text("made\n")
     assert journal(etc).undo() == []
     assert file.read_text() == "the machine's own\n"
@@ -510,9 +510,9 @@ def test_without_space_for_a_copy_nothing_is_changed(
 
 
 class Machine:
-    """OpenBSD as far as the layer for it looks: interfaces, and a file of settings.
+    """The parts of OpenBSD that its layer uses: interfaces, and a file of settings.
 
-    The command number `broken` fails, as on a full disk or when it is interrupted.
+    Command number `broken` fails, as on a full disk or when interrupted.
     """
 
     def __init__(self, interfaces: set[str]) -> None:
@@ -524,7 +524,7 @@ class Machine:
         self.settings = Path()
 
     def run(self, words: Sequence[str], **how: Any) -> Done:
-        """Do what a command would do, as far as this machine goes."""
+        """Do what a command would do to these parts."""
         self.broken -= 1
         if self.broken == 0:
             raise Failed(f"{words[0]} failed")
@@ -631,7 +631,7 @@ def test_wherever_a_preparation_fails_it_is_undone(machine: Machine) -> None:
             assert whole(machine), number
         else:
             system.restore()
-            assert number > 20  # it does that much
+            assert number > 20  # it runs at least so many commands
             return
     pytest.fail("it never succeeds")
 
@@ -642,7 +642,7 @@ def test_what_a_killed_run_left_on_openbsd_is_undone_by_the_next(
     killed = layer(machine)
     killed.check()
     killed.prepare()
-    os.close(killed._held)  # as its end does
+    os.close(killed._held)  # as when the process dies
     following = layer(machine)
     following.check()
     following.prepare()

@@ -1,4 +1,4 @@
-"""The whole story of a boot, told by parts that write down when each is called."""
+"""A whole boot, with fakes that record the order in which they are called."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ METADATA_FILES = ["write metadata.json", "write metadata.flat"]
 
 
 class FakeNetwork(Network):
-    """A route that comes when its time has come; pauses that only take time."""
+    """A route that appears at a set time; pauses that only pass fake time."""
 
     def __init__(self, story: list[str], clock: FakeClock) -> None:
         self.story, self.clock = story, clock
@@ -75,7 +75,7 @@ class FakeNetwork(Network):
 
 
 class FakeResolver:
-    """Answers or does not, after some seconds."""
+    """Answers, or fails, after some seconds."""
 
     def __init__(self, story: list[str], clock: FakeClock) -> None:
         self.story, self.clock = story, clock
@@ -88,7 +88,7 @@ class FakeResolver:
 
 
 class FakeService(Service):
-    """Answers each request as it is told: in turn, and then as the last time."""
+    """Gives the planned answers in turn, and then repeats the last one."""
 
     def __init__(self, story: list[str], clock: FakeClock) -> None:
         self.story, self.clock = story, clock
@@ -118,12 +118,12 @@ class FakeService(Service):
 
 
 class FakeStore(Store):
-    """Keeps files in a dictionary, or does not."""
+    """Keeps files in a dictionary, unless it is told to be full."""
 
     def __init__(self, story: list[str]) -> None:
         self.story = story
         self.files: dict[str, bytes] = {}
-        self.states: list[bytes] = []  # every version of that file
+        self.states: list[bytes] = []  # every version of the file "state"
         self.full_for: set[str] = set()
 
     def write(self, name: str, data: bytes, mode: int = 0o644) -> None:  # noqa: ARG002
@@ -136,7 +136,7 @@ class FakeStore(Store):
 
 
 class FakeParent(Parent):
-    """Root, which does what it is asked for, or says why it cannot."""
+    """The root process: does what it is asked, or says why it cannot."""
 
     def __init__(self, story: list[str]) -> None:
         self.story = story
@@ -159,7 +159,7 @@ class FakeParent(Parent):
 
 
 class Boot:
-    """A boot with everything at its best, until a test says otherwise."""
+    """A boot on which everything works, unless a test says otherwise."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -174,7 +174,7 @@ class Boot:
         self.preparation: Preparation | None = None
 
     def prepare(self, *, hostname: bool = False, user_data: bool = False) -> None:
-        """Have something to be done before the signal."""
+        """Plan something to be done before the signal."""
         self.preparation = Preparation(self.root, self.service, hostname, user_data)
 
     def run(self, deadline: float = math.inf) -> Receipt:
@@ -211,7 +211,7 @@ class Boot:
         return self.store.files
 
     def state(self) -> dict[str, str]:
-        """Return the state file, taken apart."""
+        """Return the state file, parsed."""
         lines = self.files["state"].decode().splitlines()
         return dict(line.split("=", 1) for line in lines)
 
@@ -221,7 +221,7 @@ def boot() -> Boot:
     return Boot()
 
 
-# A boot at its best.
+# A boot on which everything works.
 
 
 def test_a_boot_takes_its_stages_in_order_and_narrows_between_them(boot: Boot) -> None:
@@ -721,7 +721,7 @@ def test_what_the_service_kept_from_being_done_is_done_after_the_signal(
     assert (
         "prepare: hostname and user-data left until after the signal" in prepared.lines
     )
-    assert "narrow signal" not in prepared.story  # root's sockets are still to come
+    assert "narrow signal" not in prepared.story  # root's sockets come later
     assert prepared.story.index("close root") < prepared.story.index("narrow leave")
 
 
@@ -949,7 +949,7 @@ def test_a_patience_without_bound_has_no_end(clock: FakeClock) -> None:
     assert started.remaining() == math.inf
 
 
-# What the commands use beside.
+# What else the commands use.
 
 
 def test_a_state_is_signalled_and_the_receipt_says_how(boot: Boot) -> None:

@@ -58,7 +58,7 @@ def test_the_delay_obeys_retry_after_up_to_a_minute_and_adds_jitter(
 
 
 def late(away: float, chance: random.Random) -> float:
-    """Return how late a lone guest signals to a service that was away so long."""
+    """Return how late a lone guest signals after an outage of `away` seconds."""
     now = 0.0
     while now <= away:
         now += backoff.delay(backoff.START, now, 0.0, chance.random())

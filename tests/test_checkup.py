@@ -1,4 +1,4 @@
-"""scw-signald -n: what each check finds, with the system's answers given."""
+"""scw-signald -n: what each check finds, given the system's answers."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ BSD_ROUTE = "   route to: 169.254.42.42\n  interface: vio0\n     flags: <UP>\n"
 
 
 def answering(words: tuple[str, ...], answer: tuple[int, str] | None) -> Run:
-    """Return a system that answers one question, and knows of nothing else."""
+    """Return a system that answers one question and no other."""
     return lambda asked: answer if asked == words else None
 
 
@@ -266,7 +266,7 @@ def test_each_system_tells_the_vendor(
 
 
 class Enabled(NamedTuple):
-    """How a system is asked about the service, and what it may say."""
+    """How to ask a system whether the service is enabled, and its answers."""
 
     words: tuple[str, ...]
     yes: tuple[int, str]
@@ -438,7 +438,7 @@ ip link set lo up
 ip address add fe80::1/64 dev lo nodad
 exec "$@"
 """
-# Listens there, and looks whether all is well at that address and with that scope.
+# Listens there, and checks that address with each of these scopes.
 LOOK = """
 import socket, sys
 from scw_signal.cli import checkup, signald

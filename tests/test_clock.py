@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-BOUND = 10.0  # seconds that no wait here should last; a test that fails does
+BOUND = 10.0  # seconds; only a wait in a test that fails lasts as long
 
 
 class FakePoll:
-    """poll(2) that takes its time in no time; `early` seconds less than asked."""
+    """A poll(2) that returns at once; its fake time ends `early` seconds too soon."""
 
     def __init__(self, early: float = 0.0) -> None:
         self.now = 1000.0

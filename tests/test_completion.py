@@ -1,8 +1,8 @@
-"""Completion, in the real shells: a key is pressed on a terminal of theirs.
+"""Completion in real shells: the test presses a key on the shell's terminal.
 
-A stand-in for each command prints what it was called with. OpenBSD's ksh is tried
-where it is installed (as ksh there, or as oksh); elsewhere mksh sources its file, and
-the arrays are looked up as ksh(1) says.
+A stand-in for each command prints what it was called with. OpenBSD's ksh is used
+if it is installed (as ksh there, or as oksh). Otherwise mksh sources its file, and
+the test looks up the arrays as ksh(1) says.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BOOTSCRIPT
 TOUCH $(touch pwned)=x
 TOUCH`touch pwned`
 """
-BOUND = 30.0  # seconds for what a shell should have said long ago
+BOUND = 30.0  # seconds; only ends a test that fails
 
 OKSH = shutil.which("ksh" if sys.platform.startswith("openbsd") else "oksh")
 SHELLS = ["bash", "zsh", "fish", *([OKSH] if OKSH else [])]
@@ -78,7 +78,7 @@ class Terminal:
             stand_in.chmod(0o755)
         self._copy()
         self._terminal, self._its = os.openpty()
-        # The first terminal that the leader of a session opens is its own.
+        # The first terminal that a session leader opens becomes its controlling one.
         opening = f'exec "$0" "$@" <>{os.ttyname(self._its)} >&0 2>&1'
         self._process = subprocess.Popen(
             ["sh", "-c", opening, shutil.which(shell) or shell, *self._flags()],
@@ -89,7 +89,7 @@ class Terminal:
         self._seen = ""
 
     def _copy(self) -> None:
-        """Copy the completions; what is stored is in this directory."""
+        """Copy the completions; they look for stored files in this directory."""
         for path in PLACE.glob("*/*"):
             copy = self.home / "completion" / path.parent.name / path.name
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ class Terminal:
         }
 
     def load(self) -> None:
-        """Source what an installation would have put in its place."""
+        """Source the file that an installation would have put in place."""
         there = self.home / "completion"
         lines = {
             "bash": [f". {there}/bash/{name}" for name in COMMANDS],
@@ -150,7 +150,7 @@ class Terminal:
         return True
 
     def _quiet(self) -> None:
-        """Read what comes until nothing more does: the completion has been made."""
+        """Read until nothing more comes: the completion is then done."""
         while self._read(1.0):
             pass
 

@@ -1,4 +1,4 @@
-"""console-keys: the console's SSH keys in sshd_config(5), as a real sshd takes it."""
+"""console-keys: the console's SSH keys in sshd_config(5), as a real sshd reads it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATH=$1/bin:$PATH
 shift
 exec "$@"
 """
-# What of OpenBSD's own sshd_config is no comment.
+# The lines of OpenBSD's sshd_config that are not comments.
 CONFIG = """\
 AuthorizedKeysFile	.ssh/authorized_keys
 PermitRootLogin prohibit-password
@@ -75,7 +75,7 @@ class Server:
         return self.run("mksh", self.path / "here/console-keys")
 
     def for_user(self, user: str) -> list[str]:
-        """Return what sshd itself has for the keys of a user."""
+        """Return the settings of sshd itself for the keys of a user."""
         who = f"user={user},host=localhost,addr=127.0.0.1"
         status, said = self.run(SSHD, "-T", "-C", who)
         assert status == 0, said
@@ -146,7 +146,7 @@ def test_a_command_that_somebody_wrote_stays(server: Server, own: str) -> None:
 
 def test_a_command_for_another_account_is_no_obstacle(server: Server) -> None:
     own = "Match User puffy\n\tAuthorizedKeysCommand /usr/bin/true\n"
-    own += "\tAuthorizedKeysCommandUser nobody"  # and no newline
+    own += "\tAuthorizedKeysCommandUser nobody"  # without a newline
     server.config.write_text(CONFIG + own)
     assert server.console_keys()[0] == 0
     assert server.for_user("root") == [OURS, "_scwsignal"]

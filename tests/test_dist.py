@@ -1,7 +1,7 @@
-"""packaging/dist: the release has all that it needs, and is the same every time.
+"""packaging/dist: a release has all that it needs, and is the same every time.
 
 No test asks a package index: pip finds the libraries in a directory, as wheels made
-of those that are installed here.
+from the ones that are installed here.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def dist(
     env: Mapping[str, str] | None = None,
     words: tuple[str, ...] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Make a release of a tree; without `wheels` there is nothing to get them from."""
+    """Make a release of a tree; without `wheels` the libraries cannot be found."""
     return subprocess.run(
         [sys.executable, tree / "packaging/dist", *words],
         env={
@@ -148,7 +148,7 @@ def test_it_holds_what_git_knows_and_the_libraries(
     assert set(found) - vendored == set(known.stdout.splitlines())
     for name in LIBRARIES:
         assert f"vendor/{name}/__init__.py" in vendored
-        # Its version and its licence come along.
+        # The release has its version and its licence too.
         assert [file for file in vendored if re.search(f"{name}-.*/METADATA", file)]
         assert [file for file in vendored if re.search(f"{name}-.*/LICENSE", file)]
 
@@ -170,7 +170,7 @@ def test_a_release_makes_itself_again_without_a_network(
 ) -> None:
     release = released(checkout, wheels)
     tree = unpacked(release, tmp_path / "unpacked")
-    # What working in it leaves is no source.
+    # Working in the tree leaves files that do not belong to the source.
     for name in (".venv-newest", "build", "dist", "scw_signal/__pycache__"):
         (tree / name).mkdir()
         (tree / name / "left").write_text("")
@@ -213,7 +213,7 @@ def test_another_library_than_the_pinned_one_is_refused(
 def test_the_libraries_alone_can_be_had_beside_a_checkout(
     checkout: Path, wheels: Path
 ) -> None:
-    for _ in range(2):  # what is there gives way
+    for _ in range(2):  # the second replaces the first
         done = dist(checkout, wheels, words=("vendor",))
         assert (done.returncode, done.stdout) == (0, "vendor\n"), done.stderr
         for name in LIBRARIES:
@@ -264,7 +264,7 @@ def test_it_installs_from_the_release_without_a_network(
 
 
 def without_network() -> list[str]:
-    """Return the words before a command that is to have no network."""
+    """Return the words that run a command without a network."""
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
     words = ["unshare", "--net", *user]
     if (
@@ -281,7 +281,7 @@ def test_the_sdist_makes_the_same_wheel_and_has_no_tests(tmp_path: Path) -> None
     if importlib.util.find_spec("build") is None:
         pytest.skip("build is not installed here")
     tree = tmp_path / "tree"
-    # Not .sid: in there, tmp_path is below the tree that is copied.
+    # Not .sid: it holds tmp_path, so the copy would contain itself.
     skipped = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info")
     shutil.copytree(TOP, tree, ignore=skipped, symlinks=True)
     subprocess.run(
@@ -298,7 +298,7 @@ def test_the_sdist_makes_the_same_wheel_and_has_no_tests(tmp_path: Path) -> None
         inside = set(archive_.namelist())
     data = f"scw_signal-{scw_signal.__version__}.data"
     manuals = {*(TOP / "packaging/man").glob("*.[18]")}
-    manuals.discard(TOP / "packaging/man/scw-seal.8")  # of the site set only
+    manuals.discard(TOP / "packaging/man/scw-seal.8")  # only in the site set
     wanted = {
         f"{data}/data/share/man/man{page.suffix[1:]}/{page.name}" for page in manuals
     }

@@ -27,7 +27,7 @@ OBJECTS = st.dictionaries(ANY_TEXT, JSON)
 
 
 def nested(containers: int, innermost: str = "[]") -> bytes:
-    """Return a document of that many containers, each in the one before."""
+    """Return a document of that many containers, each inside the one before."""
     lists = containers - 2
     return f'{{"a":{"[" * lists}{innermost}{"]" * lists}}}'.encode()
 
@@ -110,7 +110,7 @@ def test_a_flat_key_may_be_as_long_as_the_bound_and_no_longer() -> None:
 def test_what_is_nested_too_deep_is_not_given_to_the_parser(
     monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
-    # Its recursion is not bounded alike in every version of Python.
+    # The parser's limit of recursion differs between versions of Python.
     monkeypatch.delattr(json, "loads")
     with pytest.raises(NonsenseError, match="nested too deep"):
         document.parse(body)
@@ -227,7 +227,7 @@ def test_a_key_without_characters_has_a_name_only_inside_of_another() -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        ("\ud83d\udc21", "\U0001f421"),  # a pair in two halves
+        ("\ud83d\udc21", "\U0001f421"),  # a surrogate pair
         ("\ud83d", "\ufffd"),
         ("a\udc21b", "a\ufffdb"),
         ("\ud800\ud800\udc00", "\ufffd\U00010000"),

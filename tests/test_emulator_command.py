@@ -51,7 +51,7 @@ class Command(NamedTuple):
         return self.out.readline().rstrip("\n")
 
 
-# It has to flush its lines by itself.
+# The command itself has to flush its lines.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
 EMULATOR = (sys.executable, "-W", "error", "-m", "scw_signal.emulator")
 
@@ -173,7 +173,7 @@ def test_the_answers_of_which_little_is_known_can_be_chosen() -> None:
 
 @pytest.mark.parametrize("option", ["-v", "--verbose"])
 def test_the_log_can_have_the_time_of_day_and_the_client(option: str) -> None:
-    before = datetime.now(timezone.utc) - timedelta(milliseconds=1)  # it is cut off
+    before = datetime.now(timezone.utc) - timedelta(milliseconds=1)  # the log truncates
     with running(option) as command:
         assert ask_command(command, "PATCH", "/state", BOOTED).status == 200
         asked, changed = (command.line().split(" ", 2) for _ in range(2))

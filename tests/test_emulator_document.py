@@ -1,4 +1,4 @@
-"""The metadata document, and the text that says the same."""
+"""The metadata document, and the text form of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP as the emulator speaks it, to clients that are right and to others."""
+"""HTTP as the emulator speaks it, to correct clients and to others."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_an_idle_connection_is_closed_in_the_end(
 
 
 def test_a_reply_does_not_wait_for_others_acknowledgements(service: Emulator) -> None:
-    # Nagle's algorithm and a delayed acknowledgement make 40 ms each of these.
+    # Nagle's algorithm and delayed acknowledgements would add 40 ms to each.
     start = time.monotonic()
     with contextlib.closing(connect(service.url)) as connection:
         for _ in range(100):

@@ -1,7 +1,7 @@
-"""docs/emulator.md: each recipe is run as it stands there, and prints what it says.
+"""docs/emulator.md: each recipe runs as written, and prints what the document says.
 
-A file is a block below a line that is its name. A block of console has commands, and
-what they print together; a line of three dots there stands for any lines.
+A block below a line with a file name is that file. A console block has commands and
+what they print together; a line of three dots stands for any lines.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def perform(script: str, directory: Path, elsewhere: Mapping[str, str]) -> str:
 
 
 def pattern(printed: str) -> str:
-    """Return a pattern for what was printed: times and free ports may be others."""
+    """Return a pattern for what was printed: times and free ports may differ."""
     exact = re.escape(printed)
     exact = re.sub(r"(?m)^(?:\\ )+\d+\\\.\d{3}(?=\\ )", r" *\\d+\\.\\d{3}", exact)
     exact = re.sub(r"(?<=127\\\.0\\\.0\\\.1:)\d+", r"\\d+", exact)
@@ -101,13 +101,13 @@ def pattern(printed: str) -> str:
 
 
 def hold(title: str, directory: Path, elsewhere: Mapping[str, str] = NOWHERE) -> None:
-    """Run a recipe; check what it prints. Keep the commands `elsewhere`."""
+    """Run a recipe with `elsewhere` in its environment; check what it prints."""
     sessions = lay_out(title, directory)
     assert sessions
     for each in sessions:
         printed = perform(each.script, directory, elsewhere)
         assert re.fullmatch(pattern(each.printed), printed), printed
-    # A script takes away what it made.
+    # A script removes what it made.
     assert not [*directory.glob("tmp.*")]
 
 

@@ -139,7 +139,7 @@ def test_nothing_a_client_says_is_printed_at_length(service: Emulator) -> None:
 )
 def test_closing_is_prompt_and_leaves_no_thread(fault: str, wire: bytes) -> None:
     before = threading.enumerate()
-    # The quickest of three: now and then another process is in the way.
+    # The quickest of three: at times another process slows one down.
     assert min(seconds_to_close(fault, wire) for _ in range(3)) < 0.2
     assert threading.enumerate() == before
 
@@ -162,7 +162,7 @@ def test_closing_is_prompt_while_the_port_is_closed() -> None:
     service = Emulator(faults=["refuse"], watchdog=3600)
     start = time.monotonic()
     service.close()
-    service.close()  # once more does no harm
+    service.close()  # a second call does no harm
     assert time.monotonic() - start < 0.2
     assert threading.enumerate() == before
 
@@ -216,6 +216,6 @@ def test_a_burst_waits_in_the_backlog(service: Emulator) -> None:
     with contextlib.ExitStack() as stack:
         stack.callback(free.set)
         stack.enter_context(plug(service, SIGNAL))
-        assert busy.wait(PATIENCE)  # the service stands still: nobody is accepted
+        assert busy.wait(PATIENCE)  # the service is blocked: it accepts nobody
         for _ in range(100):
             stack.enter_context(plug(service))

@@ -1,9 +1,8 @@
-"""On worse days than most: a service that fails in every way, and all at once.
+"""Bad days: a service that fails in every way, and in all of them at once.
 
-The agent's code is the real one, up to its sockets, and so is the emulator's on
-the other side; only waiting is done by a clock that is given, so that an hour's
-outage takes a second. What needs a whole process (memory, kill -9, a full disk,
-the time of day) is tried with the installed commands.
+The real agent, down to its sockets, talks to the real emulator. A fake clock does
+the waiting, so that an hour's outage takes a second. What needs a whole process
+(memory, kill -9, a full disk, the time of day) is tried with the installed commands.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
 FILES = {"state", "metadata.json", "metadata.flat"}
 DOCUMENT = {"hostname": "puffy", "state_detail": "booting kernel"}
 DATE_SECONDS = 9.0  # what the fault 429-date asks for here
-SILENCE = 0.1  # real seconds in which a service that hangs is given up here
+SILENCE = 0.1  # real seconds until a service that hangs is given up here
 FAULTS = (
     "refuse", "reset", "hang", "drip=0.0001", "429", "429-after=0", "429-after=7",
     "429-after=999", f"429-date={DATE_SECONDS:g}", "503", "404", "403", "html",
@@ -58,17 +57,17 @@ FAULTS = (
 )  # fmt: skip
 
 
-EPSILON = 0.003  # seconds: waits are made of milliseconds
+EPSILON = 0.003  # seconds: waits are rounded to milliseconds
 AHEAD = 16 * 1024  # bytes: the head of a reply, and what http.client reads ahead
 
 
 class Try(NamedTuple):
-    """One exchange with the service: when it was, and what came of it."""
+    """One exchange with the service: when it was, and its result."""
 
     begin: float
     end: float
     target: str
-    reply: Reply | None  # None: nothing that is one
+    reply: Reply | None  # None: no valid reply
     received: int  # bytes
     silent: bool  # given up because nothing came
 
@@ -91,7 +90,7 @@ class Try(NamedTuple):
 
     @property
     def overload(self) -> bool:
-        """Whether the service may have more to do than it can."""
+        """Whether the service may be overloaded."""
         return self.silent or (
             self.reply is not None and self.reply.status in {429, 503}
         )
@@ -151,9 +150,9 @@ def loopback() -> Iterator[None]:
 
 
 class Guest:
-    """One life of a server: the real agent, but for time, chance and the network.
+    """One boot of a server: the real agent with fake time, chance and network.
 
-    Its routing socket is one end of a pair, and the test has the other.
+    Its routing socket is one end of a pair; the test holds the other.
     """
 
     def __init__(self, service: Emulator, directory: Path | None = None) -> None:
@@ -174,11 +173,11 @@ class Guest:
             self.told.append(line)
 
     def cure(self, seconds: float, rest: Sequence[str] = ()) -> None:
-        """Leave the service with these faults in `seconds` of this guest's time."""
+        """Give the service these faults in `seconds` of this guest's time."""
         self.clock.at(seconds, lambda: self.service.set_faults(rest))
 
     def boot(self, state: str = "booted", changes: Sequence[float] = ()) -> Receipt:
-        """Do what scw-signald does; the network changes at those moments."""
+        """Do what scw-signald does; the network changes at the given moments."""
         log = Log(self._take, verbose=True)
 
         def patience(stage: str, seconds: float) -> Patience:
@@ -257,7 +256,7 @@ class Guest:
 
 
 def check(guest: Guest, receipt: Receipt | None, seconds: float = math.inf) -> None:
-    """Hold a life, of which `seconds` bounded the signal, against the promises."""
+    """Check a boot against the promises; its signal had at most `seconds`."""
     signals, questions = apart(guest.client.tries)
     draws = guest.draws[max(0, len(signals) - 1) :]
     check_pace(guest, signals, guest.draws, seconds)
@@ -272,8 +271,8 @@ def check(guest: Guest, receipt: Receipt | None, seconds: float = math.inf) -> N
 def apart(tries: Sequence[Try]) -> tuple[list[Try], list[Try]]:
     """Return the signals, and the questions that come after them.
 
-    A signal whose reply says nothing lasts until the document was looked at, and has
-    failed with what that has failed with.
+    A signal whose reply says nothing lasts until the document has been looked at,
+    and fails as that look fails.
     """
     signals: list[Try] = []
     questions: list[Try] = []
@@ -288,7 +287,7 @@ def apart(tries: Sequence[Try]) -> tuple[list[Try], list[Try]]:
 
 
 def check_receipt(guest: Guest, receipt: Receipt, signals: Sequence[Try]) -> None:
-    """Hold what is reported against what the service has to say."""
+    """Compare what is reported with what the service knows."""
     assert receipt.tries == len(signals)
     last = signals[-1].reply
     assert last is not None
@@ -299,7 +298,7 @@ def check_receipt(guest: Guest, receipt: Receipt, signals: Sequence[Try]) -> Non
 def check_pace(
     guest: Guest, tries: Sequence[Try], draws: Sequence[float], seconds: float
 ) -> None:
-    """Hold the pauses between tries against the policy, which is spelt out here."""
+    """Check the pauses between tries against the policy, which is restated here."""
     for number, (one, other) in enumerate(itertools.pairwise(tries), 1):
         asked, draw = min(60.0, one.asked), draws[number - 1]
         elapsed = one.end - tries[0].end
@@ -311,7 +310,7 @@ def check_pace(
             shortest = longest
         kept = min(max(one.end - one.begin, 0.05), 1.0)
         last = tries[0].begin + seconds - kept
-        if abs(other.begin - last) < EPSILON:  # the last try that there is time for
+        if abs(other.begin - last) < EPSILON:  # the last try before time runs out
             shortest = asked
         assert shortest - EPSILON < other.begin - one.end < longest + EPSILON
 
@@ -320,7 +319,7 @@ def check_pace(
 
 
 def with_count(fault: str) -> str:
-    """Return a fault for one request; a port is closed until it is opened."""
+    """Return a fault for one request; a port stays closed until it is opened."""
     return fault if fault == "refuse" else f"{fault}:1"
 
 
@@ -339,7 +338,7 @@ def test_each_fault_and_each_pair_ends_with_the_signal(fault: str) -> None:
 
 
 class Worst(RuleBasedStateMachine):
-    """Any faults, any changes of the network, the agent and a person, in any order."""
+    """Faults, network changes, boots and a person's signals, in any order."""
 
     @initialize()
     def begin(self) -> None:
@@ -373,7 +372,7 @@ class Worst(RuleBasedStateMachine):
         changes=st.lists(st.floats(0, 400), max_size=20),
     )
     def boot_in_an_outage(self, fault: str, cure: float, changes: list[float]) -> None:
-        """Boot a server while the service does nothing else for some time."""
+        """Boot a server while the service has one fault, until that is cured."""
         self.faults.append(fault)
         guest, state = self.begin_life()
         guest.cure(cure)
@@ -381,7 +380,7 @@ class Worst(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 2.0, 30.0]))
     def signal_by_hand(self, seconds: float) -> None:
-        """Signal as a person does, who is told of a refusal and has no patience."""
+        """Signal as a person does: with a short bound, and refusals are reported."""
         guest, state = self.begin_life()
         receipt = None
         with contextlib.suppress(ScwSignalError):
@@ -484,9 +483,9 @@ def serving(url: str, directory: Path) -> tuple[str, ...]:
 # Its memory
 
 MEMORY = 64 * 1024  # KiB
-# The peak of a child is said to be that of its parent until it runs a program of
-# its own, so between this process and the agent there is a small one. It does not
-# wait until the agent gives the metadata up.
+# A child counts its parent's peak as its own until it runs another program, so a
+# small process stands between this one and the agent. It does not wait until the
+# agent gives up on the metadata.
 MEASURE = """
 import resource, subprocess, sys
 
@@ -552,10 +551,10 @@ def test_no_document_fills_the_memory(
 
 
 def document_of(unit: str, values: int, name: str) -> bytes:
-    """Return a document of texts made of `unit` that is as large as one may be.
+    """Return the largest allowed document, of texts made of `unit`.
 
-    As UTF-8 that is not escaped, as far as UTF-8 goes: one wide character makes
-    all that Python has of the document four times as large.
+    It is not escaped where UTF-8 can hold it: one wide character makes Python's
+    copy of the whole document four times as large.
     """
     ascii_only = "\ud800" in unit
     size = len(json.dumps(unit, ensure_ascii=ascii_only).encode()) - 2
@@ -590,14 +589,14 @@ setattr(os, name, die)
 
 
 def injected(directory: Path, code: str) -> dict[str, str]:
-    """Return an environment in which Python runs `code` before all else."""
+    """Return an environment in which Python first runs `code`."""
     directory.mkdir(exist_ok=True)
     (directory / "sitecustomize.py").write_text(code)
     return {"PYTHONPATH": str(directory)}
 
 
 def stored(directory: Path) -> dict[str, bytes]:
-    """Return the files that are for reading, but what is another in each run."""
+    """Return the files for readers, without the values that differ in each run."""
     found = {path.name: path.read_bytes() for path in directory.glob("[!.]*")}
     if "state" in found:
         found["state"] = re.sub(rb"(SECONDS|URL)=.*", rb"\1=", found["state"])
@@ -614,7 +613,7 @@ def test_killed_while_it_writes_it_leaves_every_file_old_or_new(
     new = left_behind(tmp_path / "new", {"name": "y" * 3000})
     with Emulator(document={"name": "y" * 3000}) as service:
         words = serving(service.url, directory)
-        for number in range(1, 4):  # a file each
+        for number in range(1, 4):  # one for each file
             died = run("scw-signald", *words, env={**env, "DIE_IN": f"{call} {number}"})
             assert died.status == -signal.SIGKILL
             found = stored(directory)
@@ -686,7 +685,7 @@ def test_killed_while_it_waits_for_the_network_it_starts_again(
 
 
 def in_namespace(*kinds: str, script: str) -> tuple[str, ...]:
-    """Return a command that runs another one, its words "$@", in new namespaces."""
+    """Return words that run `script` in new namespaces; a command follows as "$@"."""
     words = ("unshare", *kinds) if os.getuid() == 0 else ("unshare", "-r", *kinds)
     try:
         subprocess.run([*words, "true"], capture_output=True, check=True)
@@ -697,7 +696,8 @@ def in_namespace(*kinds: str, script: str) -> tuple[str, ...]:
 
 # A full disk
 
-# Mounts a disk of $1 on $2, with what is in $3, and brings what is left to $4.
+# Mounts a disk of size $1 on $2, copies $3 to it, runs the command, and copies the
+# disk to $4.
 ON_A_SMALL_DISK = """
 size=$1 directory=$2 before=$3 after=$4; shift 4
 owner=$(id -u _scwsignal 2>/dev/null || echo 0)
@@ -750,7 +750,7 @@ def test_on_a_full_disk_the_signal_goes_out_and_every_file_is_old_or_new(
 
 # The time of day
 
-# It is set by ntpd(8), at any moment of a boot, by a day or by thirty years.
+# ntpd(8) may set it at any moment of a boot, by a day or by thirty years.
 NO_TIME_OF_DAY = """
 import datetime, logging, time  # logging looks once, when it is loaded
 

@@ -1,8 +1,8 @@
-"""A server's first boot: its disk and what is its own, wherever the power goes.
+"""A server's first boot: its disk and identity, even if the power fails at any step.
 
-The scripts run under mksh with stand-ins for OpenBSD's programs, tests/openbsd/disk.py,
-on a disk as build-image leaves it, or the like of it. /etc, /var and /home are the
-test's own, in a mount name space.
+The scripts run under mksh with stand-ins for OpenBSD's programs (tests/openbsd/disk.py)
+on a disk as build-image leaves it, or a similar one. A mount namespace gives the test
+its own /etc, /var and /home.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IMAGE = TOP / "packaging/image"
 STAND_IN = TOP / "tests/openbsd/disk.py"
 CHANGERS = ("cp", "mv", "rm", "mkdir", "sync", "fdisk", "disklabel", "newfs", "mount")
 GIB = 1 << 30
-EFI = 532480  # sectors; OpenBSD's installer has it so
+EFI = 532480  # sectors; as OpenBSD's installer makes it
 SMALLEST_VOLUME = 10 * 10**9 // 512  # sectors
 IMAGE_DUID = "0123456789abcdef"
 LETTERS = "abdefgh"
@@ -50,8 +50,8 @@ def template() -> dict[str, int]:
     """Return the layout: mount points, or swap, and their sizes in sectors."""
     layout = {}
     for line in (IMAGE / "disklabel.template").read_text().splitlines():
-        # As parse_autotable of disklabel(8) reads it: a blank first, a comment or an
-        # empty line is an error.
+        # As parse_autotable of disklabel(8) reads it: a leading blank, a comment and
+        # an empty line are errors.
         match = re.fullmatch(r"(/\S*|swap)\s+(\d+)([MG])", line)
         assert match, line
         mount, size, unit = match.groups()
@@ -77,7 +77,7 @@ class Server:
         for name in ("logger", "rcctl"):
             self.stub(name, f'echo "{name} $*" >>{path}/asked')
         (path / "bin/ksh").symlink_to(shutil.which("mksh") or "/")
-        # As alternatives in /etc have it, which is not there.
+        # The real path: the usual link goes through /etc, which the test replaces.
         (path / "bin/awk").symlink_to(Path(shutil.which("awk") or "/").resolve())
         for script in ("first-server", "new-duid", "add-partition", "console-keys",
                        "server.sub"):  # fmt: skip
@@ -92,7 +92,7 @@ class Server:
         (self.path / "bin" / name).chmod(0o755)
 
     def make_disk(self, sectors: int) -> None:
-        """Make what the installer does of the layout, on a disk of 8 GB."""
+        """Lay out a disk of 8 GB as the installer does."""
         small = 8 * 10**9 // 512
         at = 64 + EFI
         partitions, fstab = {}, []
@@ -135,7 +135,7 @@ class Server:
                 for fields in lines}  # fmt: skip
 
     def run(self, *words: str | Path, power_goes: int = 0) -> str:
-        """Run a script or a program; the power goes at a step."""
+        """Run a script or a program; the power may fail at a step."""
         words = tuple(
             word if Path(word).name in CHANGERS else self.path / "here" / word
             for word in words[:1]
@@ -192,7 +192,7 @@ class Server:
         return said
 
     def lose_power(self) -> None:
-        """Lose what was written to files and not synced."""
+        """Lose what was written to files but not synced."""
         synced = marshal.loads(self.synced.read_bytes())  # noqa: S302 - the test's own
         for path in [*self.etc.rglob("*"), *self.db.rglob("*")]:
             inode = path.stat().st_ino
@@ -242,7 +242,7 @@ def test_the_layout_leaves_room_for_home_on_the_smallest_volume() -> None:
     assert rest * 512 > 1.5 * GIB, "sysupgrade(8) keeps the sets there"
 
 
-# What OpenBSD's ksh(1) has as aliases, in main.c, and mksh has not.
+# Aliases that OpenBSD's ksh(1) has (main.c) and mksh has not.
 ALIASES = {
     "autoload", "functions", "hash", "history", "integer", "local", "login", "nohup",
     "r", "stop",
@@ -257,7 +257,7 @@ def test_no_function_has_the_name_of_an_alias_of_ksh(script: str) -> None:
     assert not ALIASES & set(functions)
 
 
-# The whole of it.
+# A whole first boot.
 
 
 @pytest.mark.parametrize("gigabytes", [10, 20, 100, 1000])
@@ -275,7 +275,7 @@ def test_a_second_boot_changes_nothing(server: Server) -> None:
     assert said == f"disklabel UID of sd0: {duid}\n/home is sd0h\n"
     disk, fstab = server.disk, server.fstab()
     assert server.boot() == ""
-    assert server.run("add-partition", "/home") == ""  # nor does whoever runs it again
+    assert server.run("add-partition", "/home") == ""  # nor does running it by hand
     assert (server.status, server.disk, server.fstab()) == (0, disk, fstab)
 
 
@@ -286,7 +286,7 @@ def steps(path: Path) -> int:
     return server.steps.stat().st_size
 
 
-PARTS = 8  # the tests of one kind are shared out among the processors
+PARTS = 8  # splits the tests of one kind among the processors
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -328,7 +328,7 @@ def test_the_consoles_keys_are_let_in_once_and_only_if_wanted(
 ) -> None:
     image = server.path / "here/image"
     image.write_text("console-keys\npython\n" if wanted else "python\n")
-    # What it does has tests of its own.
+    # console-keys has its own tests.
     (server.path / "here/console-keys").write_text(f"echo >>{server.path}/asked keys\n")
     for _ in range(2):  # as after scw-seal
         server.run("first-server")
@@ -356,7 +356,7 @@ def test_two_servers_of_one_image_have_nothing_in_common(tmp_path: Path) -> None
         assert len(set(map(find, both))) == 2
 
 
-# A disk that is not as expected is left alone, with one line that says so.
+# An unexpected disk is left alone, and one line says so.
 
 
 def other_gpt(server: Server) -> None:
@@ -409,7 +409,7 @@ def test_another_disk_is_left_alone(server: Server, make: Any, why: str) -> None
         f"add-partition: no partition for /home: {why}; the disk is left as it is\n",
     )
     after = server.disk
-    if make is label_is_stuck:  # until then, all was well
+    if make is label_is_stuck:  # the step before it succeeded
         before["gpt"], before["backup"] = after["gpt"], after["backup"]
     assert after == before
     assert "/home" not in server.fstab()
@@ -419,7 +419,7 @@ def test_another_disk_is_left_alone(server: Server, make: Any, why: str) -> None
 def test_a_partition_of_somebody_is_never_formatted(server: Server) -> None:
     server.run("add-partition", "/home")
     label = server.disk["label"]
-    # Somebody has taken it for another purpose, and an old note is still there.
+    # Somebody uses it for another purpose, and an old note still exists.
     (server.etc / "fstab").write_text(
         (server.etc / "fstab").read_text().replace("/home", "/data")
     )
@@ -435,7 +435,7 @@ def test_a_partition_of_somebody_is_never_formatted(server: Server) -> None:
 def test_a_file_system_that_is_in_use_already_is_not_formatted_again(
     server: Server,
 ) -> None:
-    # It is mounted, but fstab could not be written; somebody uses it until the boot.
+    # It is mounted, but fstab cannot be written; somebody uses it until the boot.
     server.stub("mv", 'case $2 in */fstab) exit 1 ;; esac; exec /bin/mv "$@"')
     said = server.run("add-partition", "/home")
     assert said == "add-partition: cannot write /etc/fstab; /home is mounted\n"

@@ -1,4 +1,4 @@
-"""The flat form: what is dumped is found again, and nothing else is."""
+"""The flat form: a look-up finds what was dumped, and nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scw_signal import flat
 
 unhurried = settings(deadline=None)  # the machine may have other things to do
-ESCAPES = st.text("\\ne=\n#AB_ ")  # what the form itself is made of
+ESCAPES = st.text("\\ne=\n#AB_ ")  # the characters that the form itself uses
 ANY_TEXT = ESCAPES | st.text(st.characters())  # lone surrogates as well
 NAMES = st.text("\\ne=\n#AB_ ", min_size=1) | st.text(st.characters(), min_size=1)
 PAIRS = st.lists(st.tuples(NAMES, st.none() | ANY_TEXT), unique_by=lambda pair: pair[0])

@@ -19,7 +19,7 @@ from scw_signal.errors import TryAgainError
 if TYPE_CHECKING:
     from fleet.model import Floats, Integers, Policy
 
-# The whole simulation's figures vary with the size of the zone below this.
+# In a smaller zone the whole simulation's figures depend on the size.
 ZONE = Setting(guests=10_000, capacity=40.0)
 HUNDRED = Setting(guests=100, capacity=2.0, outage=20)
 FAILURES = [
@@ -40,7 +40,7 @@ def other(request: pytest.FixtureRequest) -> Course:
     return model.simulate(HUNDRED, policies.POLICIES[request.param])
 
 
-# What is promised.
+# The promises.
 
 
 def test_all_are_acknowledged_within_1_2_times_the_ideal(zone: Course) -> None:
@@ -91,7 +91,7 @@ def test_who_tries_ten_times_is_lost_in_an_outage() -> None:
     assert course.gave_up == course.lost > ZONE.guests / 2
 
 
-# What the simulation is worth.
+# Whether the simulation can be trusted.
 
 
 @pytest.mark.parametrize("shed", FAILURES)
@@ -169,7 +169,7 @@ def test_the_delays_are_those_of_the_project(
 
 
 def test_a_simulated_guest_waits_as_the_agent_does() -> None:
-    """The agent's own loop gets every failure in turn, and so does the policy."""
+    """The agent's own loop and the policy both get every failure in turn."""
     failures = [model.REFUSED, *FAILURES, *FAILURES]
     chance, clock, start = 0.3, FakeClock(), 1000.0
     guest = model.Guests(

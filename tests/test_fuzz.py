@@ -1,7 +1,7 @@
-"""What parses bytes from elsewhere, under thousands of random ones.
+"""The parsers of bytes from elsewhere, under thousands of random inputs.
 
-The targets and their seeds are those of tests/fuzz, which looks for more, guided
-by coverage: make fuzz. What that finds becomes a test here.
+The targets and their seeds are those of tests/fuzz. `make fuzz` searches there for
+more, guided by coverage; what it finds becomes a test here.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from fuzz.targets import TARGETS, Target
 
 MUTATIONS = 3000  # of each target, or when soaking:
 MANY_MUTATIONS = 1_000_000
-LONGEST = 16 * 1024  # bytes; what is as long as it may be is tried below
-# Seconds of CPU that an input as long as it may be can take: what is beyond
-# linear takes minutes. This does not measure anything.
+LONGEST = 16 * 1024  # bytes; inputs of the greatest length are tried below
+# Seconds of CPU for an input of the greatest length. A parser that is not linear
+# takes minutes; this is no measurement.
 BOUND = 20.0
 
 
@@ -36,7 +36,7 @@ def test_every_seed_is_understood(target: Target) -> None:
 
 
 def mutated(source: random.Random, target: Target, seeds: list[bytes]) -> bytes:
-    """Return a seed with some harm done to it."""
+    """Return a damaged copy of a seed."""
     data = bytearray(source.choice(seeds))
     for _ in range(source.randint(1, 8)):
         at, end = sorted(source.choices(range(len(data) + 1), k=2))
@@ -81,7 +81,7 @@ def test_no_repetition_takes_more_than_linear_time(target: Target, most: int) ->
             assert time.process_time() - start < BOUND, (begin, token)
 
 
-# Not everywhere is there an atheris; where there is none, nothing is missing.
+# atheris is not available everywhere, and is optional: no skip without it.
 if importlib.util.find_spec("atheris"):
 
     def test_the_fuzzer_runs_a_target(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Hostile input: metadata, replies and command lines that are made to do harm.
 
-Any tenant can put what he likes into the name of a server or into a tag, and
-anybody who can answer for the service's address can send what he likes.
+Tenants can put anything into the name of a server or into a tag, and anyone who can
+answer for the service's address can send anything.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ BATCH = 50  # documents that one shell reads
 DOCUMENTS = 250  # for each shell, or when soaking:
 MANY_DOCUMENTS = 25_000
 
-# What a document says
+# What a document contains
 
 
 class Metadata(NamedTuple):
-    """A document, and what a shell is to make of it, by name."""
+    """A document, and the variables that a shell should get from it."""
 
     body: bytes
     variables: dict[str, str]
@@ -55,7 +55,7 @@ FRAGMENTS = (
     "\U0001f421", "EOF", "SCW_A=1", "readonly", "unset PATH", "exit 1", "a", "Z", "0",
     "x" * 300,
 )  # fmt: skip
-UNFIT = ("\0", "\ud800", "\udcff")  # for a shell, for UTF-8
+UNFIT = ("\0", "\ud800", "\udcff")  # for a shell or for UTF-8
 NAMES = (
     "a", "B", "c_d", "0", "name", "tags", "PATH", "IFS", "PS4", "ENV", "HOME", "RANDOM",
     "SECONDS", "UID", "LD_PRELOAD", "_", "", "a b", "a-b", "a=b", "a.b",
@@ -98,7 +98,7 @@ def value(source: random.Random, depth: int) -> Any:
 
 
 def lay_flat(variables: dict[str, str], name: str, node: Any) -> None:
-    """Note what a shell is to have of a value: the test's own reading of the form."""
+    """Note what a shell should get for a value, as the test itself reads the form."""
     children: list[tuple[str, Any]] = []
     text = "" if node is None else str(node)
     if isinstance(node, dict):
@@ -148,7 +148,7 @@ def shell(request: pytest.FixtureRequest) -> str:
 def read_all(
     shell: str, room: Path, texts: Sequence[bytes], wanted: Sequence[dict[str, str]]
 ) -> None:
-    """Let a shell read each text in both ways; hold what it has against `wanted`."""
+    """Let a shell read each text in both ways; compare its variables to `wanted`."""
     for at, text in enumerate(texts):
         (room / f"{at}.env").write_bytes(text)
     before = sorted(room.iterdir())
@@ -176,7 +176,7 @@ def read_all(
     printed = iter(done.stdout.split(b"\0"))
     untouched = steady(next(printed))
     for variables, _ in itertools.product(wanted, READ):
-        count = max(1, len(variables))  # printf prints once, whatever it is given
+        count = max(1, len(variables))  # printf prints once even without arguments
         found = [text.decode() for text in itertools.islice(printed, count)]
         assert found == (list(variables.values()) or [""])
         assert steady(next(printed)) == untouched, "another variable has changed"
@@ -217,7 +217,7 @@ def test_a_shell_has_every_value_of_the_text_form_where_the_names_are_harmless(
 
 
 class Boot(NamedTuple):
-    """What a boot left behind, and what a shell is to have of it."""
+    """What a boot left behind, and what a shell should get from it."""
 
     url: str
     directory: Path
@@ -269,7 +269,7 @@ def test_a_shell_has_what_the_installed_commands_print(
     read_all(shell, tmp_path, [texts[form]()], [wanted])
 
 
-# Documents that are none, and those that only look so
+# Texts that are not documents, and documents that only look wrong
 
 DEEP = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
@@ -362,7 +362,7 @@ REWRITE = re.compile(r"\r[^\r\n\x1b]*\x1b\[K")
 
 
 def harmless(sent: str) -> bool:
-    """Tell whether a terminal does no more with it than to show lines."""
+    """Tell whether a terminal would only show lines."""
     lines = REWRITE.sub("", sent).replace("\r\n", "\n")
     return all(char.isprintable() or char in "\n\t" for char in lines)
 

@@ -1,6 +1,6 @@
-"""build-image: the answers, the dialogue, the commands, and all of it together.
+"""build-image: the answers, the dialogue, the commands, and all of them together.
 
-OpenBSD's installer cannot be had here: tests/installer.py stands in for it.
+OpenBSD's installer does not run here: tests/installer.py stands in for it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def need(program: str, package: str) -> None:
         pytest.skip(f"{program} is not installed here (on Debian: {package})")
 
 
-# The response file, held against the installer's questions.
+# The response file, and the installer's questions.
 
 
 def installed(
@@ -72,7 +72,7 @@ def installed(
     without: str = "",
     system: answers.System = SYSTEM,
 ) -> tuple[Installed, Responses]:
-    """Let the installer read our answers, all but one."""
+    """Let the installer read our answers, without one of them."""
     text = answers.response_file(system, SERVER)
     if without:
         kept = [line for line in text.splitlines() if not line.startswith(without)]
@@ -117,7 +117,7 @@ def test_every_question_has_its_answer_on_whatever_machine(facts: Facts) -> None
 
 def test_no_answer_is_there_for_nothing() -> None:
     left = [set(installed(facts)[1].lines) for facts in ANYTHING]
-    # Asked only of i386 and the like, and it costs nothing.
+    # Only i386 and a few others ask this; the answer does no harm.
     assert set.intersection(*left) == {"Do you expect to run the X Window System = no"}
 
 
@@ -128,7 +128,7 @@ def test_a_question_without_an_answer_or_a_default_is_noticed(question: str) -> 
 
 
 def test_the_site_set_needs_its_second_answers() -> None:
-    # Were there one line less, its place would be taken by the one after it.
+    # Without the second line, the installer would use the line after it.
     text = answers.response_file(SYSTEM, SERVER)
     assert text.count("\nSet name(s) = ") == 2
     assert text.count("\nContinue without verification = yes") == 2
@@ -159,8 +159,8 @@ def test_the_sets_may_all_be_wanted() -> None:
     assert {"game80.tgz", "xbase80.tgz"} <= set(done.sets["disk"])
 
 
-# OpenBSD's own installer is not shipped here; where INSTALL_SUB names its
-# distrib/miniroot/install.sub, its own look-up is held against the stand-in's.
+# OpenBSD's installer is not part of this source. If INSTALL_SUB names its
+# distrib/miniroot/install.sub, the stand-in's look-up is compared to the real one.
 INSTALL_SUB = os.environ.get("INSTALL_SUB", "")
 LOOK_UP = r"""
 err_exit() { print -r -- "$*" >&2; exit 1; }
@@ -209,7 +209,7 @@ if INSTALL_SUB:
         assert found.stdout.splitlines() == [answer for _, _, answer in recording.asked]
 
 
-# What is no answer.
+# Invalid answers.
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_what_failed_before_a_prompt_is_what_counts() -> None:
 def test_a_stage_that_takes_too_long_ends_it() -> None:
     dialogue = Console(STEPS, 0.0)
     told(dialogue, b"boot> boot\r\nstarted\r\nchecking the disk\r\n", 50.0)
-    told(dialogue, b".", 249.0)  # some sign of life is not enough
+    told(dialogue, b".", 249.0)  # output alone does not extend the time
     assert dialogue.due == 250.0
     assert list(dialogue.tick(249.9)) == []
     with pytest.raises(
@@ -363,7 +363,7 @@ def test_what_the_boot_loader_did_not_get_is_typed_again() -> None:
     assert list(dialogue.tick(12.0)) == [Typed(b"\x15boot\r")]
     assert dialogue.due == 22.0
     told(dialogue, b"started", 13.0)
-    assert dialogue.due == 13.0 + 200.0  # and what has come is not
+    assert dialogue.due == 13.0 + 200.0  # what did arrive is not typed again
 
 
 def test_a_machine_that_does_not_end_after_its_reboot_is_an_error() -> None:
@@ -458,7 +458,7 @@ def test_an_image_without_a_list_is_refused(image: Path) -> None:
 
 @pytest.fixture
 def signed(image: Path) -> Path:
-    """Return an image with a list that is signed, as OpenBSD's are."""
+    """Return an image with a signed list, like OpenBSD's."""
     need("signify-openbsd", "signify-openbsd")
     key = "openbsd-80-base"
     for words in (
@@ -515,10 +515,10 @@ def test_a_key_without_signify_is_an_error_and_not_a_lesser_check(
         medium.plan(signed, RELEASE, None)
 
 
-# All of it together, with a machine that is none.
+# All of it together, with a stand-in for the machine.
 
 
-# As the script does, without the gigabytes that only a real build fills.
+# Like the script, but without asking for the space that a real build needs.
 BUILD = f"""import sys
 sys.path.insert(0, {str(IMAGE)!r})
 from imagebuild import cli
@@ -577,7 +577,7 @@ def free_port() -> int:
 
 
 def site_set(path: Path) -> None:
-    """Make a site set, as far as build-image looks into one."""
+    """Make a site set with the files that build-image looks at."""
     with tarfile.open(path, "w:gz") as archive:
         for name in ("install.site", f"{PLACE}/packages/python-3.13.5.tgz"):
             member = tarfile.TarInfo(name)
@@ -674,7 +674,7 @@ def test_a_whole_volume_that_was_named_gets_the_image(
     status, out, err = bench.run("--output", device, "--overwrite", "9000000000")
     assert (status, err) == (0, "")
     assert out.endswith(f"{device} is written.\n")
-    assert not any(start_of(device))  # as is the disk that no installer was on
+    assert not any(start_of(device))  # the stand-in's disk is empty as well
     assert "new.qcow2" not in bench.left()
 
 
@@ -712,7 +712,7 @@ def test_a_volume_with_partitions_is_left_alone(bench: Bench, device: Path) -> N
         check=True,
     )
     status, _, err = bench.run("--output", device)
-    # Not every kernel knows this kind of partition table; then it is data.
+    # A kernel that does not know this partition table takes it for data.
     assert (status, "on it: --overwrite 9000000000" in err) == (1, True)
 
 
@@ -772,7 +772,7 @@ def test_ctrl_c_leaves_nothing_at_any_stage(bench: Bench) -> None:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
         assert bench.machines() == []
-        if "new.qcow2" in bench.left():  # it was done by then
+        if "new.qcow2" in bench.left():  # the build was already done
             assert {"new.qcow2.SHA256", "new.qcow2.txt"} <= bench.left()
             assert "nothing left" not in err
             break
@@ -930,7 +930,7 @@ def test_a_dry_run_prints_what_a_shell_can_run_and_touches_nothing(
     before = bench.left()
     status, out, err = bench.run("--dry-run")
     assert (status, err, bench.left()) == (0, "", before)
-    # All but the machine itself, whose console is for hands.
+    # Run all but the machine itself, whose console needs a person.
     lines = [line for line in out.splitlines() if commands.QEMU not in line]
     (machine_line,) = set(out.splitlines()) - set(lines)
     words = shlex.split(machine_line)
@@ -1074,7 +1074,7 @@ def test_the_disk_is_before_the_medium_on_the_bus_and_after_it_at_boot() -> None
     (installs,) = [word for word in words if "drive=medium" in word]
     assert disk.endswith("addr=0x3,bootindex=2")
     assert installs.endswith("addr=0x4,bootindex=1")
-    assert words[words.index("-smp") + 1] == "2"  # or bsd.mp would be left out
+    assert words[words.index("-smp") + 1] == "2"  # with one, bsd.mp would be left out
     assert "-no-reboot" in words
 
 

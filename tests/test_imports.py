@@ -1,4 +1,4 @@
-"""What the commands load: the guard of their speed, in place of a stopwatch."""
+"""What the commands import: this guards their speed, without a stopwatch."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_agent_loads_no_ssl_and_no_asyncio(tmp_path: Path) -> None:
         "import importlib.metadata as m; list(m.distributions())",
         *(
             ["import urllib3.http2 as h; getattr(h, 'version', len)('urllib3')"]
-            if importlib.util.find_spec("urllib3.http2")  # from urllib3 2 on
+            if importlib.util.find_spec("urllib3.http2")  # exists from urllib3 2 on
             else []
         ),
     ],

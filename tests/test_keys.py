@@ -67,22 +67,22 @@ def mpint(number: int) -> bytes:
 
 
 def line(kind: str, *fields: bytes, comment: str = "") -> str:
-    """Return a key; the fields are what comes after the type, already packed."""
+    """Return a key; the fields follow its type, already packed."""
     blob = base64.b64encode(string(kind.encode()) + b"".join(fields)).decode()
     return f"{kind} {blob} {comment}".strip()
 
 
 def point(name: str, x: int) -> bytes:
-    """Return a point of a curve, packed: one with an abscissa after p // 3 + x.
+    """Return a point of a curve, packed; its abscissa is p // 3 + x or a bit more.
 
-    That far from zero because OpenSSH suspects a coordinate that is small.
+    OpenSSH rejects points with a small coordinate.
     """
     p, b = CURVES[name]
     size = (p.bit_length() + 7) // 8
     x += p // 3
     while True:
         square = (x**3 - 3 * x + b) % p
-        y = pow(square, (p + 1) // 4, p)  # p is 3 modulo 4 in all three
+        y = pow(square, (p + 1) // 4, p)  # p is 3 modulo 4 on all three curves
         if y * y % p == square:
             return string(b"\x04" + x.to_bytes(size, "big") + y.to_bytes(size, "big"))
         x += 1
@@ -124,7 +124,7 @@ def fingerprints(lines: Sequence[str]) -> list[str]:
         timeout=60,
         check=False,
     ).stdout
-    # ssh-keygen was seen to print a comment over two lines, once in many runs.
+    # Once in many runs, ssh-keygen printed a comment over two lines.
     found = re.findall(rb"^\d+ (SHA256:\S+)", printed, flags=re.MULTILINE)
     return [each.decode() for each in found]
 
@@ -352,7 +352,7 @@ def test_what_is_no_key_of_its_type_is_refused(key: str) -> None:
     only_complaint(account(key))
 
 
-# Any key, any damage
+# Any key, with any damage
 
 comments = st.text(
     st.characters(exclude_categories=("C", "Z")), min_size=0, max_size=20
@@ -419,7 +419,7 @@ def test_whatever_is_printed_of_damaged_lines_is_one_line_that_begins_with_a_typ
     assert len(lines) + len(complaints) <= len(texts)
     assert all(line.split(" ")[0] in keys.KINDS for line in lines)
     assert all(text.isprintable() for text in (*lines, *complaints))
-    # What sshd takes of them are keys as they stand there.
+    # sshd takes no key that differs from what stands there.
     assert set(fingerprints(lines)) <= {fingerprint(line) for line in lines}
 
 
