@@ -217,12 +217,19 @@ def with_complaint(error: BuildError, complaints: IO[bytes]) -> BuildError:
 def run(words: Sequence[str]) -> str:
     """Run a command to its end; return its output; raises BuildError."""
     try:
-        done = subprocess.run(  # noqa: S603 # no shell
-            words, capture_output=True, text=True, check=False
+        process = subprocess.Popen(  # noqa: S603 # no shell
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
     except OSError as error:
         raise BuildError(f"cannot run {words[0]}: {error.strerror}") from error
-    if done.returncode:
-        said = done.stderr.strip().rpartition("\n")[2] or f"status {done.returncode}"
+    with process:
+        try:
+            output, complaints = process.communicate()
+        finally:
+            # After Ctrl-C, subprocess.run would leave it dying, and still writing.
+            process.kill()
+            process.wait()
+    if process.returncode:
+        said = complaints.strip().rpartition("\n")[2] or f"status {process.returncode}"
         raise BuildError(printable(said))
-    return done.stdout
+    return output
