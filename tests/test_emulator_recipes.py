@@ -100,7 +100,7 @@ def pattern(printed: str) -> str:
     return re.sub(r"(?m)^\\\.\\\.\\\.\\?\n", r"(?:.*\\n)*", exact)
 
 
-# cloud-init may choose a source port that is in TIME_WAIT. It says so, and tries others.
+# cloud-init may try a source port that is in TIME_WAIT. It says so, and takes another.
 PORT_IN_USE = r"(?m)^Error while trying .* Cannot assign requested address.*\n"
 
 
