@@ -27,14 +27,14 @@ NEEDED = {
     "modprobe": "kmod",
     "qemu-img": "qemu-utils",
 }
-# Of the standard library: what no agent wants, and most of its bytes.
+# Parts of the standard library that the agent does not need: most of its bytes.
 UNWANTED = {
     "test", "idlelib", "tkinter", "lib2to3", "ensurepip", "distutils", "turtledemo",
     "pydoc_data", "site-packages", "dist-packages", "lib-dynload", "__pycache__",
     "unittest", "curses", "dbm", "sqlite3", "wsgiref", "xmlrpc", "multiprocessing",
     "venv", "msilib", "_pyrepl",
 }  # fmt: skip
-# What the extension modules may need; those that need more stay outside.
+# Libraries that extension modules may need; modules that need more are left out.
 LIBRARIES = re.compile(r"lib(c|m|dl|pthread|util|rt|z|ffi|python[\d.]+)\.so|ld-linux")
 SHELL_INIT = """\
 #!/bin/busybox sh
@@ -80,7 +80,7 @@ def missing() -> str:
 
 
 def kernel() -> Path | None:
-    """Return the newest kernel of the cloud flavour here."""
+    """Return the newest installed kernel of the cloud flavour."""
     return max(Path("/boot").glob("vmlinuz-*-cloud-amd64"), default=None)
 
 
@@ -111,7 +111,7 @@ def build(work: Path) -> Path:
 
 
 def variant(base: Path, mode: str, target: Path) -> Path:
-    """Make a copy of the disk that behaves otherwise; return it."""
+    """Make a copy of the disk that behaves differently; return it."""
     shutil.copyfile(base, target)
     write = f"write -s /dev/stdin {40 * disk.SECTOR} {disk.SECTOR}"
     word = target.with_suffix(".mode")
@@ -122,7 +122,7 @@ def variant(base: Path, mode: str, target: Path) -> Path:
 
 
 def fill(root: Path) -> None:
-    """Lay the guest's files out."""
+    """Lay out the guest's files."""
     for name in ("bin", "lib", "modules", "guest", "packages", "etc"):
         (root / name).mkdir(parents=True)
     shutil.copy(shutil.which("busybox") or BUSYBOX, root / "bin/busybox")
@@ -192,7 +192,7 @@ def add_python(root: Path) -> None:
 
 
 def compiled(source: Path) -> bytes:
-    """Return the byte code of a module, which is mostly there already."""
+    """Return the byte code of a module, which usually exists already."""
     cached = Path(importlib.util.cache_from_source(str(source)))
     if cached.is_file() and cached.stat().st_mtime >= source.stat().st_mtime:
         return cached.read_bytes()
@@ -204,7 +204,7 @@ def compiled(source: Path) -> bytes:
 
 
 def add_program(root: Path, source: Path, target: Path) -> None:
-    """Copy a program and the libraries that it needs, where it looks for them."""
+    """Copy a program, and its libraries to where it looks for them."""
     shutil.copy(source, target)
     target.chmod(target.stat().st_mode | stat.S_IWUSR)
     run("strip", "-g", str(target))
@@ -218,7 +218,7 @@ def add_program(root: Path, source: Path, target: Path) -> None:
 
 
 def archive(root: Path, target: Path) -> None:
-    """Make an initramfs, which is owned by root and not compressed."""
+    """Make an uncompressed initramfs whose files are owned by root."""
     names = "\n".join(
         str(path.relative_to(root)) for path in (root, *sorted(root.rglob("*")))
     )
@@ -242,7 +242,7 @@ def unified(work: Path, initramfs: Path) -> None:
     )  # fmt: skip
     at = max(int(place, 16) + int(size, 16) for size, place in rows)
     words: list[str] = []
-    # The kernel comes last, for it may be unpacked beyond its end.
+    # The kernel comes last, because it may be unpacked beyond its end.
     for name, path in ((".cmdline", options), (".initrd", initramfs), (".linux", here)):
         at += -at % 4096
         words += ["--add-section", f"{name}={path}"]
@@ -256,6 +256,6 @@ def run(*words: str) -> None:
 
 
 def output(*words: str) -> str:
-    # ldd says of what is no dynamic program that it is none, and fails.
+    # ldd fails for anything that is not a dynamic program; that is no error here.
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     return done.stdout

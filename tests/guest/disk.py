@@ -1,9 +1,9 @@
-"""What OpenBSD leaves on a disk, as far as a look from outside goes: as bytes.
+"""The bytes that OpenBSD writes to a disk, as far as they can be seen from outside.
 
-GPT with an EFI partition at sector 64 and OpenBSD's behind it, a disklabel in the
-second sector of that, and the superblock of a file system. As the headers of OpenBSD
-have them, <sys/gpt.h>, <sys/disklabel.h>, <ufs/ffs/fs.h>. Shares no code with
-packaging/image, and imports what the guest has.
+A GPT with an EFI partition at sector 64 and OpenBSD's behind it, a disklabel in the
+second sector of OpenBSD's, and the superblock of a file system. The layouts are those
+of OpenBSD's <sys/gpt.h>, <sys/disklabel.h> and <ufs/ffs/fs.h>. Shares no code with
+packaging/image, and imports only what the guest has.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def gpt(sectors: int, end: int) -> bytes:
 def label(
     uid: bytes, sectors: int, end: int, parts: dict[str, tuple[int, int, int]]
 ) -> bytes:
-    """Return a disklabel; a part has its start, its sectors and its type."""
+    """Return a disklabel; a part is its start, its number of sectors and its type."""
     data = bytearray(148 + 16 * 16)
     struct.pack_into("<IHH16s", data, 0, 0x82564557, 4, 0, b"virtio")
     struct.pack_into("<6I", data, 40, 512, 63, 255, 1, 16065, sectors & 0xFFFFFFFF)
@@ -73,7 +73,7 @@ def label(
 
 
 def superblock(mounted_on: str) -> bytes:
-    """Return the superblock of FFS2, of which nobody looks at the rest."""
+    """Return a superblock of FFS2; fields that nothing reads are left empty."""
     data = bytearray(1376)
     data[212 : 212 + len(mounted_on)] = mounted_on.encode()
     struct.pack_into("<I", data, 1372, 0x19540119)

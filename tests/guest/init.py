@@ -1,9 +1,9 @@
 # ruff: noqa: PTH123, PTH208, S108, SIM115 - nobody else is in the guest
 """The guest's only program: network, disk, agent, a login prompt, the power button.
 
-A word in sector 40 of the disk tells it what to be like. It stands in for an OpenBSD
-with the site set: a disklabel UID, a /home over the rest of the disk and a host key
-of its own at the first boot, and the agent at each.
+A word in sector 40 of the disk tells it how to behave. It stands in for an OpenBSD
+with the site set. The first boot makes a disklabel UID, a /home on the rest of the
+disk and a host key; every boot runs the agent.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def write(offset: int, data: bytes) -> None:
 
 
 def first_boot(mode: str) -> None:
-    """Have what is unique on every server, and /home, unless they are there."""
+    """Make what is unique to every server, and /home, unless they exist."""
     sectors = int(open("/sys/block/vda/size").read())
     now = read((disk.START + 1) * disk.SECTOR, disk.SECTOR)
     home_there = any(now[148 + 16 * 10 : 148 + 16 * 11])
@@ -70,7 +70,7 @@ def first_boot(mode: str) -> None:
 
 
 def sshd() -> None:
-    """Serve a host key that is made at the first boot."""
+    """Serve the host key, which the first boot makes."""
     kept = read(KEY, LONGEST_KEY)
     size = struct.unpack_from("<I", kept)[0]
     if size:
@@ -99,7 +99,7 @@ def _watch(path: str) -> None:
 
 
 def login() -> None:
-    """Be getty(8): say who this is, and say it again after a Control-D."""
+    """Act as getty(8): print the host name, and again after each Control-D."""
     banner = "\r\n{}/{} ({}) (ttyS0)\r\n\r\nlogin: "
     while True:
         names = os.uname()

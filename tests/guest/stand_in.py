@@ -1,8 +1,8 @@
-"""Stands in for QEMU with a server in it, in milliseconds: console, network, disk.
+"""Stands in for QEMU and the server in it: console, network, disk, in milliseconds.
 
-It speaks to what --try has put behind the address of the service, by the command
-that QEMU would start for a connection, and writes to the disk that it was given.
-FAULT in the environment says what goes wrong. Shares no code with packaging/image.
+To talk to the service, it starts the command that QEMU would start for a connection
+to the service's address. It also writes to the disk that it was given. FAULT in the
+environment says what goes wrong. Shares no code with packaging/image.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def hang() -> None:
 
 
 def serve(name: str, key: str) -> None:
-    """Be the login prompt, sshd(8) and the power button."""
+    """Act as the login prompt, sshd(8) and the power button."""
     banner = "\nOpenBSD/amd64 ({}) (tty00)\n\nlogin: "
     first = "old" if FAULT in {"late-name", "wrong-name"} else name
     say(banner.format(first))

@@ -1,4 +1,4 @@
-"""Runs the claims. ../accept starts it, after it has looked at the machine."""
+"""Runs the claims. ../accept checks the machine, and then starts this."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(system: Linux | OpenBSD, chosen: Sequence[Claim], patience: float) -> int:
-    """Prepare the machine, check the claims, and undo it whatever happens."""
+    """Prepare the machine and check the claims; always undo the changes."""
     for number in SIGNALS:
         signal.signal(number, _interrupt)
     signal.signal(signal.SIGALRM, _too_long)
@@ -69,7 +69,7 @@ def _run(system: Linux | OpenBSD, chosen: Sequence[Claim], patience: float) -> i
         report.failed += 1
         report.bail_out(str(error))
     finally:
-        for number in SIGNALS:  # what follows is quick, and better done whole
+        for number in SIGNALS:  # the rest is quick; let it finish
             signal.signal(number, signal.SIG_IGN)
         signal.setitimer(signal.ITIMER_REAL, 0)
         system.restore()
@@ -80,7 +80,7 @@ def _run(system: Linux | OpenBSD, chosen: Sequence[Claim], patience: float) -> i
 def _check(
     system: Linux | OpenBSD, claim: Claim, report: Report, patience: float
 ) -> None:
-    """Check one claim, and leave nothing of it."""
+    """Check one claim, and clean up after it."""
     says = f"{claim.name}: {claim.says}"
     if claim.only and claim.only != system.name:
         report.skip(says, f"{claim.only}'s alone")

@@ -1,4 +1,4 @@
-"""What a claim is: a sentence, what checks it, and how long that may take."""
+"""A claim: a sentence, the function that checks it, and a time limit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Failed(Exception):  # noqa: N818 - this is what becomes of a claim
 
 
 class Interrupted(BaseException):
-    """A signal asks to end; whatever was done to the machine is undone first."""
+    """A signal asked the run to end; every change is undone first."""
 
     def __init__(self, number: int) -> None:
         """Take the number of the signal."""
@@ -27,13 +27,13 @@ class Interrupted(BaseException):
 
 
 class Claim(NamedTuple):
-    """One claim. What `check` returns, a figure, is printed beside it."""
+    """One claim. `check` returns a figure, which is printed beside it."""
 
     name: str
     says: str
     check: Check
     seconds: float  # after which it has failed
-    only: str  # the system on which it can be checked; empty: everywhere
+    only: str  # the only system for it; empty: every system
 
 
 CLAIMS: list[Claim] = []
@@ -42,7 +42,7 @@ CLAIMS: list[Claim] = []
 def claim(
     says: str, *, seconds: float = 180, only: str = ""
 ) -> Callable[[Check], Check]:
-    """Add a function to the claims, by its own name and with a sentence."""
+    """Add a function to the claims, under its own name and with a sentence."""
 
     def add(check: Check) -> Check:
         add_claim(getattr(check, "__name__", ""), says, check, seconds, only)
@@ -54,11 +54,11 @@ def claim(
 def add_claim(
     name: str, says: str, check: Check, seconds: float = 180, only: str = ""
 ) -> None:
-    """Add a claim, such as one of a table."""
+    """Add one claim, such as one from a table."""
     CLAIMS.append(Claim(name, says, check, seconds, only))
 
 
 def expect(held: object, seen: object) -> None:
-    """Raise Failed with what was seen, unless it held."""
+    """Raise Failed with what was seen, unless the condition held."""
     if not held:
         raise Failed(str(seen))

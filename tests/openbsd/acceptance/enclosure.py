@@ -1,7 +1,7 @@
-"""The process that was started waits for another, which does the work.
+"""The original process waits for a second one, which does the work.
 
-That one is in a place of its own: in namespaces on Linux, and on OpenBSD in a session
-with a terminal of its own, where the kernel says whom it has killed and why.
+On Linux, the second process is in namespaces. On OpenBSD, it is in a session with its
+own terminal, where the kernel says which process it has killed and why.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SECONDS = 2.0  # for a line to come through the terminal
 
 
 def wait_for(child: int) -> NoReturn:
-    """Pass signals on to the enclosed process, and end as it does."""
+    """Pass signals on to the enclosed process, and exit with its status."""
     for number in SIGNALS:
         signal.signal(number, lambda received, _: os.kill(child, received))
     _, status = os.waitpid(child, 0)
@@ -29,22 +29,22 @@ def wait_for(child: int) -> NoReturn:
 
 
 class Terminal:
-    """The controlling terminal of all that is started here, and what is said on it.
+    """The controlling terminal of all processes started here, and its lines.
 
-    OpenBSD's kernel tells of a broken promise there, and nowhere else.
+    OpenBSD's kernel reports a broken promise there, and nowhere else.
     """
 
     def __init__(self) -> None:
-        """Have nothing yet."""
+        """Begin without lines."""
         self._lines: list[str] = []
         self._changed = threading.Condition()
         self._marks = 0
         self._slave = -1
 
     def enter(self) -> None:
-        """Fork, and go on in a session with this terminal. The parent waits.
+        """Fork, and continue in a session with this terminal. The parent waits.
 
-        When the parent is killed, this process is told to end.
+        If the parent is killed, this process gets a signal to end.
         """
         lifeline, held = os.pipe()
         child = os.fork()
@@ -59,7 +59,7 @@ class Terminal:
             threading.Thread(target=work, args=(descriptor,), daemon=True).start()
 
     def take(self) -> list[str]:
-        """Return the lines since the last time, all that were written before now."""
+        """Return all lines written between the last call and now."""
         if self._slave >= 0:
             self._marks += 1
             os.write(self._slave, f"{_MARK} {self._marks}\n".encode())
@@ -73,7 +73,7 @@ class Terminal:
         return lines
 
     def heard(self, line: str) -> None:
-        """Take a line that was said."""
+        """Take a line from the terminal."""
         with self._changed:
             self._lines.append(line)
             self._changed.notify_all()
@@ -87,6 +87,6 @@ class Terminal:
 
 
 def _end_with(lifeline: int) -> None:
-    """End this process when nobody holds the other end any more."""
+    """End this process when the other end is closed."""
     os.read(lifeline, 1)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 STOP_SECONDS = 1.0  # in which the agent promises to end
 RESOLV_CONF = f"nameserver {GATEWAY[4]}\n"
 NAMESERVER = Path(__file__).with_name("nameserver.py")
-HOSTNAME = "accept-guest"  # what the console says that the guest is called
+HOSTNAME = "accept-guest"  # the guest's name, as the console shows it
 INSTANCE = "00000000-0000-4000-8000-00000000acce"
 DOCUMENT = {
     "id": INSTANCE,
@@ -45,14 +45,14 @@ DOCUMENT = {
 
 
 class Emulator(Process):
-    """The project's own metadata service, a process of its own."""
+    """The project's own metadata service, in a separate process."""
 
     def signals(self) -> list[Line]:
-        """Return its lines about signals, taken or not."""
+        """Return its lines about signals, accepted or not."""
         return self.lines("PATCH /state")
 
     def taken(self, count: int = 1) -> Line:
-        """Wait for the signal number `count` that it has taken."""
+        """Wait until it has accepted the signal number `count`."""
         return self.line("PATCH /state -> 20. state_detail=booted", count)
 
 
@@ -60,18 +60,18 @@ class Agent(Process):
     """scw-signald in the guest."""
 
     def waits_for_route(self) -> None:
-        """Wait until it waits for a route."""
+        """Wait until the agent waits for a route."""
         self.line("network: waiting for a route")
 
     def signalled(self) -> Line:
-        """Wait until it has been acknowledged, and has ended well."""
+        """Wait until its signal is acknowledged and it has exited with status 0."""
         line = self.line("signal: 'booted' acknowledged by")
         status = self.end()
         expect(status == 0, f"the agent ended with status {status}")
         return line
 
     def stops(self, number: int = signal.SIGTERM) -> str:
-        """Stop it; return the milliseconds, which are less than it promises."""
+        """Stop it; return the milliseconds that took, within its promise."""
         seconds = self.stop(number)
         expect(seconds < STOP_SECONDS, f"it took {seconds:.3f} s to end")
         expect(
@@ -82,15 +82,15 @@ class Agent(Process):
 
 
 class Lab:
-    """One claim's work place; `close` ends all that was started in it."""
+    """The work place of one claim; `close` ends all processes started in it."""
 
     def __init__(self, system: System, top: Path, patience: float) -> None:
-        """Take the system, the source tree, and the seconds a wait may take."""
+        """Take the system, the source tree, and how many seconds a wait may take."""
         self.system = system
         self.top = top
         self.transcript = Transcript(patience)
         self.run_directory = Path(RUN_DIRECTORY)
-        self.expected_kills = 0  # by pledge(2), of processes that are to be killed
+        self.expected_kills = 0  # by pledge(2), where a claim wants it
         self._processes: list[Process] = []
 
     def close(self) -> None:
@@ -99,7 +99,7 @@ class Lab:
             process.close()
 
     def note(self, text: str) -> float:
-        """Note what is done; return the moment."""
+        """Note an action in the transcript; return its time."""
         return self.transcript.add("accept", text)
 
     def emulator(
@@ -131,7 +131,7 @@ class Lab:
         return self.emulator(*(f"--fault={fault}" for fault in faults), at=at)
 
     def name_server(self, manner: str) -> Process:
-        """Start a name server, which the guest is configured to ask."""
+        """Start a name server, and configure the guest to ask it."""
         self.system.resolve_with(RESOLV_CONF)
         python = self.system.service_python
         words = self.system.service([python, str(NAMESERVER), GATEWAY[4], manner])
@@ -143,7 +143,7 @@ class Lab:
     def agent(
         self, *options: str, user: str | None = None, through: Sequence[str] = ()
     ) -> Agent:
-        """Start the agent; `through` is what runs it in turn, such as sh(1)."""
+        """Start the agent, perhaps `through` another command, such as sh(1)."""
         words = [*through, f"{self.system.bin}/scw-signald", "-d", "-v", *options]
         command = self.system.guest(words, user)
         agent = Agent(self.transcript, "agent", command, user=self.popen_user(user))
@@ -151,7 +151,7 @@ class Lab:
         return agent
 
     def watched(self, who: str, command: str, *words: str) -> Process:
-        """Start a command in the guest that is to be watched."""
+        """Start a command in the guest, and watch it."""
         process = Process(
             self.transcript,
             who,
@@ -168,7 +168,7 @@ class Lab:
         stdin: bytes = b"",
         status: int = 0,
     ) -> Done:
-        """Run a command in the guest to its end; it ends with `status`."""
+        """Run a command in the guest to its end; it must end with `status`."""
         shown = " ".join((command, *words))
         self.note(f"{'$' if user else '#'} {shown}")
         done = run(
@@ -186,50 +186,50 @@ class Lab:
         return done
 
     def file(self, name: str, data: bytes) -> Path:
-        """Write a file that everybody may read; return where it is."""
+        """Write a file that everybody may read; return its path."""
         path = Path(self.system.scratch, name)
         path.write_bytes(data)
         path.chmod(0o644)
         return path
 
     def run_dir_for(self, user: str) -> None:
-        """Make the run directory as the rc.d script does it for a user."""
+        """Make the run directory as the rc.d script does for a user."""
         self.run_directory.mkdir()
         shutil.chown(self.run_directory, user)
 
     def state(self) -> str:
-        """Return what the agent has left behind about the signal."""
+        """Return the state of the signal that the agent has stored."""
         return self.left("state")
 
     def left(self, name: str) -> str:
-        """Return a file that the agent has left behind."""
+        """Return the content of a file that the agent has stored."""
         path = self.run_directory / name
         expect(path.is_file(), f"there is no {path}")
         return path.read_text()
 
     def until(self, holds: object, what: str) -> None:
-        """Wait until something callable holds; fails with what did not happen."""
+        """Wait until a condition is true; if not, fail and say what did not happen."""
         assert callable(holds)
         expect(self.transcript.wait(holds, self.transcript.patience), what)
 
     @property
     def openbsd(self) -> OpenBSD:
-        """The system, in a claim that is OpenBSD's alone."""
+        """The system, for a claim that is checked on OpenBSD only."""
         assert self.system.name == OPENBSD
         return cast("OpenBSD", self.system)
 
     def popen_user(self, user: str | None) -> str | None:
-        """Return whom the process is to become before the system's command runs."""
+        """Return the user to start a process as; on Linux, the command switches."""
         return user if self.system.name != "Linux" else None
 
 
 def milliseconds(seconds: float) -> str:
-    """Return seconds as people read them here."""
+    """Return seconds as milliseconds, to be printed."""
     return f"{seconds * 1000:.0f} ms"
 
 
 def gone(pid: int) -> bool:
-    """Tell whether there is no such process, or nothing but its status is left."""
+    """Tell whether a process does not exist or is a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -238,5 +238,5 @@ def gone(pid: int) -> bool:
 
 
 def seconds_since(moment: float) -> float:
-    """Return how long ago a moment is."""
+    """Return the seconds since a moment."""
     return time.monotonic() - moment

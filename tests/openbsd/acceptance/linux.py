@@ -1,8 +1,8 @@
-"""The claims on Linux: in namespaces of the kernel, which leave nothing behind.
+"""The claims on Linux: in kernel namespaces, which leave nothing behind.
 
-Every process of a run is in a PID namespace whose first process is the harness: when
-that ends, however it ends, the kernel kills the others, and network, mounts and host
-name go with them. Nothing on the machine is changed at all.
+Every process of a run is in a PID namespace whose first process is the harness. When
+the harness ends, for whatever reason, the kernel kills the others and discards the
+network, the mounts and the host name. Nothing on the machine itself is changed.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _NEWNS, _NEWUTS, _NEWIPC, _NEWPID, _NEWNET = (
     0x20000, 0x4000000, 0x8000000, 0x20000000, 0x40000000,
 )  # fmt: skip
 _PR_SET_PDEATHSIG = 1
-_PRIVATE = ("/run", "/var/lib", "/etc")  # what is another one in there
+_PRIVATE = ("/run", "/var/lib", "/etc")  # private copies inside
 
 
 class Linux:
-    """Network namespaces for guest and service; a copy of /etc; commands of a tree."""
+    """Network namespaces for guest and service, a copy of /etc, and the commands."""
 
     name = "Linux"
     bin = "/run/accept/bin"
@@ -54,7 +54,7 @@ class Linux:
     hostname_file = "/etc/hostname"
 
     def __init__(self, top: Path, package: Path) -> None:
-        """Take the source tree and the directory that has the package."""
+        """Take the source tree and the directory that contains the package."""
         self._top = top
         self._path = [str(package)]
         if (top / "vendor").is_dir():
@@ -67,7 +67,7 @@ class Linux:
         return ["make namespaces of the kernel, which end with this; nothing else"]
 
     def check(self) -> None:
-        """Raise RefusedError where there can be no namespaces."""
+        """Raise RefusedError if namespaces cannot be created."""
         for program in PROGRAMS:
             if shutil.which(program) is None:
                 raise RefusedError(f"{program} is not installed here")
@@ -83,7 +83,7 @@ class Linux:
             )
 
     def enclose(self) -> None:
-        """Go on in namespaces; the process that was started waits for the end.
+        """Continue in namespaces; the original process waits for the end.
 
         Raises RefusedError.
         """
@@ -97,7 +97,7 @@ class Linux:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def prepare(self) -> None:
-        """Lay private directories over those that are written to; make the network."""
+        """Mount private directories over those written to; make the network."""
         _run("mount --make-rprivate /")
         _run("mount -t proc proc /proc")
         for place in ("/run", "/var/lib"):
@@ -112,10 +112,10 @@ class Linux:
         self.reset()
 
     def restore(self) -> None:
-        """Do nothing: the kernel does it at the end of this process."""
+        """Do nothing: the kernel undoes everything when this process ends."""
 
     def reset(self) -> None:
-        """End every other process, and take the guest's network away."""
+        """End every other process, and remove the guest's network."""
         try:
             os.kill(-1, signal.SIGKILL)  # which spares the first process, this one
         except ProcessLookupError:
@@ -163,36 +163,36 @@ class Linux:
         self._guest(f"ip -{version} route add default via {GATEWAY[version]}")
 
     def unroute(self, version: int) -> None:
-        """Take that away."""
+        """Remove the guest's default route."""
         self._guest(f"ip -{version} route del default")
 
     def unrelated(self) -> None:
-        """Add another address and a route, which lead nowhere near the service."""
+        """Add another address and a route that do not lead to the service."""
         self._guest("ip addr add 192.0.2.8/32 dev {plug}")
         self._guest(f"ip route add {ELSEWHERE[4]} via {GATEWAY[4]}")
         self._guest("ip addr del 192.0.2.8/32 dev {plug}")
 
     def black_hole(self) -> None:
-        """Lose every packet for the service's IPv4 address."""
+        """Drop every packet for the service's IPv4 address."""
         self._service(f"ip addr del {SERVICE[4]}/32 dev {SOCKET}")
         self._service(f"ip route add blackhole {SERVICE[4]}")
 
     def resolve_with(self, text: str | None) -> None:
-        """Make this the resolv.conf(5); None: there is none."""
+        """Write this as resolv.conf(5); None removes the file."""
         if text is None:
             Path("/etc/resolv.conf").unlink(missing_ok=True)
         else:
             self._write("resolv.conf", text)
 
     def keep_hostname(self) -> None:
-        """Do nothing: it is this namespace's, and `reset` sets it."""
+        """Do nothing: the name belongs to this namespace, and `reset` sets it."""
 
     def memory(self, pid: int) -> float:
-        """Return the memory that a process has, in MiB."""
+        """Return how much memory a process uses, in MiB."""
         return float(run(["ps", "-o", "rss=", "-p", str(pid)], check=True).out) / 1024
 
     def _make_commands(self) -> None:
-        """Write the commands, as an installation has them, for the tree at hand."""
+        """Write the commands as an installation would, but to run from this tree."""
         Path(self.bin).mkdir()
         for command in COMMANDS:
             text = (self._top / "packaging/bin" / command).read_text()
@@ -207,7 +207,7 @@ class Linux:
     def _make_network(self) -> None:
         for place in (GUEST_PLACE, SERVICE_PLACE):
             _run(f"ip netns add {place}")
-            # Only what the claims want shall happen: nobody looks for routers.
+            # The claims alone decide about routes: do not look for routers.
             for setting in ("accept_ra", "router_solicitations", "accept_dad"):
                 file = f"/proc/sys/net/ipv6/conf/default/{setting}"
                 self._in(place, ["sh", "-c", f"echo 0 >{file}"])
@@ -227,7 +227,7 @@ class Linux:
 
     @staticmethod
     def _write(name: str, text: str) -> None:
-        """Write a file in /etc anew, for it may be a link to somewhere."""
+        """Replace a file in /etc, which may be a link to somewhere else."""
         file = Path("/etc", name)
         file.unlink(missing_ok=True)
         file.write_text(text)
@@ -246,8 +246,8 @@ class Linux:
 def _switch_user(user: str) -> list[str]:
     """Return the command line that runs a command as a user.
 
-    A Python below a directory that only root may enter, as /root is on most systems,
-    takes the right to read what others may not; it gives none to write.
+    If Python is below a directory that only root may enter, such as /root, the user
+    also gets the right to read every file, but not to write it.
     """
     words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     above = Path(sys.executable).resolve().parents
@@ -266,7 +266,7 @@ def _copy_etc(target: Path) -> None:
         text = (target / name).read_text()
         if not any(each.startswith(f"{USER}:") for each in text.splitlines()):
             (target / name).write_text(text + line)
-    # Files only: names are asked for where the claims say so.
+    # Files only: names are looked up as the claims say.
     (target / "nsswitch.conf").write_text(
         "passwd: files\ngroup: files\nhosts: files dns\n"
     )

@@ -1,6 +1,6 @@
-"""A name server that does as it is told: python3 nameserver.py ADDRESS MANNER.
+"""A name server whose behaviour is chosen: python3 nameserver.py ADDRESS MANNER.
 
-It `answers` every name with the address of the service, `refuses`, or is `silent`.
+MANNER is `answers` (every name has the service's address), `refuses` or `silent`.
 It prints a line when it is ready, and one for each question.
 """
 
@@ -30,7 +30,7 @@ def main(address: str, manner: str) -> None:
 
 
 def parse(question: bytes) -> tuple[str, int, int]:
-    """Return the name that is asked for, the type, and where the question ends."""
+    """Return the name and the type in a question, and where the question ends."""
     labels, at = [], 12
     while question[at]:
         length = question[at]
@@ -41,11 +41,11 @@ def parse(question: bytes) -> tuple[str, int, int]:
 
 
 def reply(question: bytes, kind: int, end: int, manner: str) -> bytes:
-    """Return the reply: the question again and, if it `answers`, an address."""
+    """Return the reply: the question again and, for `answers`, an address."""
     code = REFUSED if manner == "refuses" else 0
     record = b""
     if KINDS.get(kind) == "A" and not code:
-        # The name is where the question has it; class IN, for a minute.
+        # A pointer to the name in the question; class IN, for a minute.
         record = struct.pack("!HHHIH", 0xC00C, kind, 1, 60, 4)
         record += socket.inet_aton(ADDRESS)
     head = struct.pack("!HHHHH", 0x8180 | code, 1, bool(record), 0, 0)

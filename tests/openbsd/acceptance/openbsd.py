@@ -1,7 +1,7 @@
-"""The claims on OpenBSD: the two ends of a pair(4), in rdomains of their own.
+"""The claims on OpenBSD: the two ends of a pair(4), each in its own rdomain.
 
-The machine's own interfaces and routes are left alone. What is the whole machine's, the
-host name and the files in /etc that the claims are about, is put back: see undo.
+The machine's own interfaces and routes are left alone. The host name and the files in
+/etc that the claims change are restored at the end: see undo.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
     from .process import Done
 
-PLACE = Path("/var/db/scw-accept")  # what is needed to undo it all; outlives a boot
+PLACE = Path("/var/db/scw-accept")  # the journal; survives a reboot
 SERVICE_NAME = "scw_signal"
 RESOLV_CONF, MYNAME, RC_CONF = "/etc/resolv.conf", "/etc/myname", "/etc/rc.conf.local"
 TREE = "/usr/local/libexec/scw_signal"
 RC_SCRIPT = f"/etc/rc.d/{SERVICE_NAME}"
 DUTIES = "/var/db/scw_signal"
-# What an installation and its agent leave; none of it may be there before or after.
+# What an installation and its agent create; none of it may exist before or after.
 OURS = (
     *(f"/usr/local/bin/{command}" for command in COMMANDS),
     *(TREE, RC_SCRIPT, DUTIES, RUN_DIRECTORY, f"/var/run/rc.d/{SERVICE_NAME}"),
@@ -56,7 +56,7 @@ _PLEDGE = re.compile(r'(\S+)\[(\d+)\]: pledge "([^"]*)", syscall (\d+)')
 
 
 class OpenBSD:
-    """rdomain(4)s, rcctl(8), pledge(2), and an installation of the tree at hand."""
+    """rdomain(4)s, rcctl(8), pledge(2), and an installation of this source tree."""
 
     name = "OpenBSD"
     bin = "/usr/local/bin"
@@ -67,7 +67,7 @@ class OpenBSD:
     def __init__(
         self, top: Path, pairs: tuple[int, int], rdomains: tuple[int, int]
     ) -> None:
-        """Take the source tree, and which interfaces and rdomains are to be made."""
+        """Take the source tree, and the interfaces and rdomains to make."""
         self._top = top
         self.emulator_env = {
             "PYTHONPATH": str(top),
@@ -107,9 +107,9 @@ class OpenBSD:
         ]
 
     def check(self) -> None:
-        """Raise RefusedError if this cannot be run here.
+        """Raise RefusedError if the test cannot run here.
 
-        What a run that was killed has left behind is undone first.
+        If an earlier run was killed, its changes are undone first.
         """
         for program in PROGRAMS:
             if shutil.which(program, path="/bin:/usr/bin:/sbin:/usr/sbin") is None:
@@ -124,9 +124,9 @@ class OpenBSD:
             raise
 
     def _check_free(self, left: Sequence[str]) -> None:
-        """Raise RefusedError where something is there that is to be made.
+        """Raise RefusedError if something that the test makes already exists.
 
-        `left` is what of an earlier run could not be undone.
+        `left` is what could not be undone of an earlier run.
         """
         if left:
             raise RefusedError(f"cannot undo what an earlier run left: {left[0]}")
@@ -143,7 +143,7 @@ class OpenBSD:
                 )
 
     def enclose(self) -> None:
-        """Go on in a session whose terminal tells of broken promises."""
+        """Continue in a session whose terminal shows broken promises."""
         self._terminal.enter()
 
     def prepare(self) -> None:
@@ -160,7 +160,7 @@ class OpenBSD:
         self.watch()
 
     def restore(self) -> None:
-        """Undo all that was done to the machine."""
+        """Undo every change to the machine."""
         if not self._made:
             return
         self._made = False
@@ -169,12 +169,12 @@ class OpenBSD:
         self._unlock()
 
     def reset(self) -> None:
-        """End what a claim has left running, and put back what it has changed."""
+        """End what a claim has left running, and undo its changes."""
         if not self._made:
             return
         self._kill(str(self.rdomain))
         self._kill(str(self._service_rdomain))
-        for kind in ("hostname", "file", "paused"):  # resolvd(8) finds its file again
+        for kind in ("hostname", "file", "paused"):  # resolvd(8) last: its file is back
             self._journal.undo(kind)
         for path in (RUN_DIRECTORY, DUTIES):
             _remove(path)
@@ -182,7 +182,7 @@ class OpenBSD:
         self._close_hole()
 
     def differences(self) -> list[str]:
-        """Return how the machine differs from what it was before."""
+        """Return how the machine differs from its state before the run."""
         after = self._snapshot()
         return [
             f"{what}: was {self._before[what]!r}, is {after[what]!r}"
@@ -191,7 +191,7 @@ class OpenBSD:
         ]
 
     def watch(self) -> Sequence[str]:
-        """Return what was killed by pledge(2), and which core files there are, anew."""
+        """Return what pledge(2) has killed since the last call, and new core files."""
         lines = [*self._terminal.take(), *run(["dmesg"]).out.splitlines()]
         seen = [_named(line) for line in lines if _PLEDGE.search(line)]
         for place in (*CORES, self.scratch):
@@ -205,7 +205,7 @@ class OpenBSD:
 
     def guest(self, words: Sequence[str], user: str | None = None) -> list[str]:
         """Return the command line that runs a command in the guest's rdomain."""
-        del user  # who starts it is that user already
+        del user  # the process is already started as that user
         return ["route", "-T", str(self.rdomain), "exec", *words]
 
     def service(self, words: Sequence[str]) -> list[str]:
@@ -230,19 +230,19 @@ class OpenBSD:
         self._route(self.rdomain, "add", f"{_flag(version)} default {GATEWAY[version]}")
 
     def unroute(self, version: int) -> None:
-        """Take that away."""
+        """Remove the guest's default route."""
         self._route(
             self.rdomain, "delete", f"{_flag(version)} default {GATEWAY[version]}"
         )
 
     def unrelated(self) -> None:
-        """Add another address and a route, which lead nowhere near the service."""
+        """Add another address and a route that do not lead to the service."""
         run(["ifconfig", self._plug, "inet", "alias", "192.0.2.8/32"], check=True)
         self._route(self.rdomain, "add", f"-inet -net {ELSEWHERE[4]} {GATEWAY[4]}")
         run(["ifconfig", self._plug, "inet", "192.0.2.8", "delete"], check=True)
 
     def black_hole(self) -> None:
-        """Lose every packet for the service's IPv4 address."""
+        """Drop every packet for the service's IPv4 address."""
         self._hole = True
         run(["ifconfig", self._socket, "inet", SERVICE[4], "delete"], check=True)
         self._route(
@@ -250,7 +250,7 @@ class OpenBSD:
         )
 
     def resolve_with(self, text: str | None) -> None:
-        """Make this the resolv.conf(5); None: there is none."""
+        """Write this as resolv.conf(5); None removes the file."""
         self._journal.note("paused", "resolvd")
         run(["pkill", "-STOP", "-x", "resolvd"])
         self._journal.keep(RESOLV_CONF)
@@ -263,20 +263,20 @@ class OpenBSD:
         new.replace(RESOLV_CONF)
 
     def memory(self, pid: int) -> float:
-        """Return the memory that a process has, in MiB."""
+        """Return how much memory a process uses, in MiB."""
         return float(run(["ps", "-o", "rss=", "-p", str(pid)], check=True).out) / 1024
 
-    # The service, which is OpenBSD's alone.
+    # The service, on OpenBSD only.
 
     def configure(self, *flags: str, user: str = USER) -> None:
-        """Enable the service in the guest's rdomain, with its flags as rcctl(8) has."""
+        """Enable the service in the guest's rdomain, and set its flags."""
         self.rcctl("enable", SERVICE_NAME)
         self.rcctl("set", SERVICE_NAME, "rtable", str(self.rdomain))
         self.rcctl("set", SERVICE_NAME, "user", user)
         self.rcctl("set", SERVICE_NAME, "flags", *flags)
 
     def rcctl(self, *words: str, status: int = 0) -> Done:
-        """Run rcctl, whose exit status is to be `status`."""
+        """Run rcctl, and check that its exit status is `status`."""
         done = run(["rcctl", *words], seconds=120)
         said = (done.out + done.err).strip()
         expect(
@@ -290,17 +290,17 @@ class OpenBSD:
         return SERVICE_NAME in run(["rcctl", "ls", "failed"], seconds=120).out.split()
 
     def agents(self, rtable: int) -> list[int]:
-        """Return the numbers of the agents in a routing table."""
+        """Return the process IDs of the agents in a routing table."""
         words = ["pgrep", "-T", str(rtable), "-f", "[s]cw-signald"]
         return [int(number) for number in run(words).out.split()]
 
     def keep_hostname(self) -> None:
-        """Have the host name, and the one for the next boot, put back later."""
+        """Make sure that the host name, and the one for the next boot, are restored."""
         self._journal.note("hostname", self._hostname)
         self._journal.keep(MYNAME)
 
     def _lock(self) -> None:
-        """Keep others out until the end of this process."""
+        """Keep other runs out until this process ends."""
         try:
             self._place.mkdir(mode=0o755, exist_ok=True)
             self._held = os.open(self._place / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -313,7 +313,7 @@ class OpenBSD:
             raise RefusedError("another accept is running") from None
 
     def _unlock(self) -> None:
-        """Let others in, and leave nothing but what could not be undone."""
+        """Let other runs in, and keep only what could not be undone."""
         if not self._journal.pending():
             shutil.rmtree(self._place, ignore_errors=True)
         os.close(self._held)
@@ -329,7 +329,7 @@ class OpenBSD:
             )
 
     def _tree(self) -> Path:
-        """Return a tree with the libraries in vendor/, which it may have to make."""
+        """Return a tree with the libraries in vendor/; make one if needed."""
         if (self._top / "vendor").is_dir():
             return self._top
         tree = Path(self.scratch, "tree")
@@ -360,7 +360,7 @@ class OpenBSD:
             (self._plug, self.rdomain),
             (self._socket, self._service_rdomain),
         ):
-            # The rdomain comes with its loopback, which can go when it is alone.
+            # The rdomain has a loopback, which can be removed once it is alone.
             self._journal.note("interface", f"lo{rdomain}")
             self._journal.note("interface", interface)
             self._journal.note("rdomain", str(rdomain))
@@ -381,7 +381,7 @@ class OpenBSD:
         self._settled(self._socket)
 
     def _settled(self, interface: str) -> None:
-        """Wait until nobody is asked any more whether he has our address."""
+        """Wait until duplicate address detection has finished."""
         end = time.monotonic() + _TENTATIVE_SECONDS
         while "tentative" in run(["ifconfig", interface], check=True).out:
             if time.monotonic() > end:
@@ -422,11 +422,11 @@ class OpenBSD:
             run(["ifconfig", interface, "destroy"], check=True)
 
     def _snapshot(self) -> dict[str, str]:
-        """Return what of the machine must be the same at the end."""
+        """Return the parts of the machine's state that must be the same at the end."""
         routes = [
             " ".join((*line.split()[:2], line.split()[-1]))
             for line in run(["route", "-n", "show"]).out.splitlines()
-            # Cloned routes and neighbours come and go by themselves.
+            # The kernel adds and removes cloned routes and neighbours by itself.
             if line.split()[2:3] and not set(line.split()[2]) & set("cL")
         ]
         interfaces = [
@@ -456,7 +456,7 @@ class OpenBSD:
 
 
 def _named(line: str) -> str:
-    """Return what the kernel said with the name of the system call."""
+    """Return what the kernel said, with the name of the system call."""
     match = _PLEDGE.search(line)
     assert match is not None
     program, number, promise, call = match.groups()
@@ -472,7 +472,7 @@ def _exists(interface: str) -> bool:
 
 
 def _has_routes(number: int) -> bool:
-    """Tell whether a routing table is in use; once made, a table is there for good."""
+    """Tell whether a routing table is in use; a table, once made, exists forever."""
     shown = run(["route", "-T", str(number), "-n", "show"]).out
     return re.search(r"^(default|[\da-f]+[.:])", shown, re.MULTILINE) is not None
 

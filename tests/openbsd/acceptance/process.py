@@ -1,4 +1,4 @@
-"""Processes whose every line is kept, with its moment, for claims and diagnostics."""
+"""Processes whose every line is kept, with its time, for claims and diagnostics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_SHOWN = 60  # lines of a transcript in a diagnostic
 
 
 class Line(NamedTuple):
-    """A line that a process printed, or a note of what was done to the machine."""
+    """A line that a process printed, or a note of a change to the machine."""
 
     moment: float  # time.monotonic()
     who: str
@@ -50,19 +50,19 @@ class Transcript:
         return line.moment
 
     def wait(self, holds: Callable[[], object], seconds: float) -> bool:
-        """Wait until something holds, for `seconds`; it is asked for at each line."""
+        """Wait `seconds` at most until something holds; check it at each line."""
         end = time.monotonic() + seconds
         with self.changed:
             while not holds():
                 left = end - time.monotonic()
                 if left <= 0:
                     return False
-                # An end is no line: look now and then.
+                # The end of a process prints no line: look now and then.
                 self.changed.wait(min(left, 0.02))
         return True
 
     def shown(self) -> list[str]:
-        """Return it as lines for people."""
+        """Return the transcript as readable lines."""
         return [
             f"{line.moment - self.start:8.3f} {line.who}: {line.text}"
             for line in self.lines[-MOST_SHOWN:]
@@ -100,7 +100,7 @@ class Process:
         self._reader.start()
 
     def lines(self, pattern: str = "") -> list[Line]:
-        """Return the lines so far in which a pattern is found."""
+        """Return the lines so far that match a pattern."""
         seen = self._transcript.lines[self._begun :]
         return [
             line
@@ -109,12 +109,12 @@ class Process:
         ]
 
     def line(self, pattern: str, count: int = 1, seconds: float | None = None) -> Line:
-        """Wait for the line number `count` in which a pattern is found."""
+        """Wait for the line number `count` that matches a pattern."""
         patience = self._transcript.patience if seconds is None else seconds
         ended: list[bool] = []
 
         def there() -> bool:
-            # In this order: what it printed at its end is read before that counts.
+            # In this order, so that its last lines are read before its end counts.
             ended[:] = [not self._reader.is_alive()]
             return len(self.lines(pattern)) >= count
 
@@ -138,15 +138,15 @@ class Process:
         return status
 
     def lines_of(self, pattern: str) -> Callable[[], list[Line]]:
-        """Return what returns the lines so far in which a pattern is found."""
+        """Return a function that returns the lines so far that match a pattern."""
         return lambda: self.lines(pattern)
 
     def running(self) -> bool:
-        """Tell whether it has not ended yet."""
+        """Tell whether it is still running."""
         return self._process.poll() is None
 
     def stop(self, number: int = signal.SIGTERM) -> float:
-        """Send it a signal; return the seconds to its end, of which it must die."""
+        """Send it a signal, of which it must die; return the seconds that took."""
         before = self._transcript.add("accept", f"{signal.Signals(number).name}")
         self._process.send_signal(number)
         status = self.end()
@@ -156,7 +156,7 @@ class Process:
         return seconds
 
     def close(self) -> None:
-        """Kill it, and what it has started in its process group."""
+        """Kill it, and everything in its process group."""
         with suppress(OSError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
@@ -215,5 +215,5 @@ def run(
 
 
 def as_user(user: str | None) -> dict[str, Any]:
-    """Return what tells subprocess to become a user and its group, and no more."""
+    """Return the arguments that make subprocess become a user and only its group."""
     return {} if user is None else {"user": user, "group": user, "extra_groups": []}

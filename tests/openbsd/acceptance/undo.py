@@ -1,8 +1,8 @@
-"""A journal of what was done to the machine, from which it can be undone.
+"""A journal of the changes made to the machine, from which they can be undone.
 
-Each change is noted, and on the disk, before it is made: what a run that was killed
-has left is undone by the next. A file that is to be changed is copied beside itself
-first, so that putting it back takes no space.
+Each change is written to the disk before it is made. So if a run is killed, the next
+one undoes its changes. A file is copied beside itself before it is changed, so that
+restoring it takes no space.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ SUFFIX = ".scw-accept"
 
 
 class Journal:
-    """The changes, in their order."""
+    """The changes, in order."""
 
     def __init__(self, file: Path, undo: dict[str, Callable[[str], None]]) -> None:
-        """Take its file, and how each kind of change is undone."""
+        """Take the journal's file, and how each kind of change is undone."""
         self._file = file
         self._undo = {"file": _put_back, "setting": _put_back, **undo}
 
@@ -79,7 +79,7 @@ class Journal:
         return entries
 
     def _write(self, entries: list[list[str]]) -> None:
-        """Write it anew; without entries there is none, which takes no space."""
+        """Rewrite the journal; remove it if it is empty, which takes no space."""
         if not entries:
             self._file.unlink(missing_ok=True)
             return
@@ -92,7 +92,7 @@ class Journal:
 
 
 def _put_back(path: str) -> None:
-    """Put back the copy of a file; where there is none, there was no file."""
+    """Restore a file from its copy; without a copy, there was no file."""
     kept = Path(path + SUFFIX)
     if kept.exists():
         kept.replace(path)

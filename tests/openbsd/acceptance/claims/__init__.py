@@ -19,6 +19,6 @@ MODULES = (
 
 
 def load() -> None:
-    """Have every module add its claims."""
+    """Let every module add its claims."""
     for module in MODULES:
         importlib.import_module(f".{module}", __package__)

@@ -1,4 +1,4 @@
-"""What the service may answer, and what becomes of the signal."""
+"""What the service may answer, and what the agent does then."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SLACK = 0.2  # seconds between the service's clock and this one
 
 
 def _second_try(lab: Lab, fault: str, logged: str, pause: float) -> None:
-    """Have the first signal fail; the second one is taken, after a pause."""
+    """Let the first signal fail; the second is accepted, after a pause."""
     service = lab.faulty(fault)
     lab.system.connect(4)
     agent = lab.agent("--no-dns")

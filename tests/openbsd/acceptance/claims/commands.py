@@ -1,4 +1,4 @@
-"""Every command in every form, as root and as a user, live and from what is stored."""
+"""Every command in every form, as root and as a user, live and from the cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _ready(lab: Lab) -> Emulator:
 
 
 def _stored(lab: Lab) -> None:
-    """Leave the service's metadata behind, and take the network away."""
+    """Store the service's metadata, and remove the network."""
     _ready(lab)
     lab.agent("--no-dns").signalled()
     lab.system.unroute(4)
@@ -47,7 +47,7 @@ def _metadata(lab: Lab, *how: str) -> None:
         _expect(_in_a_shell(out("--sh")), f"{HOSTNAME} it's one $(id) `id`")
         expect("SRV_ZONE='fr-par-1'\n" in out("--sh", "--prefix", "SRV_"), out("--sh"))
         expect(out("--ssh-keys").startswith(KEY), out("--ssh-keys"))
-        # The user named is none of those who get the keys.
+        # The user given is not one of those who get the keys.
         _expect(out("--ssh-keys", "somebody"), "")
         missing = lab.command(
             "scw-metadata", *how, "hostnam", user=user, status=NO_KEY
@@ -150,7 +150,7 @@ def usage(lab: Lab) -> None:
 
 
 def _in_a_shell(assignments: str) -> str:
-    """Return what sh(1) makes of the output of --sh."""
+    """Return how sh(1) reads the output of --sh."""
     code = 'eval "$1"; echo "$SCW_HOSTNAME $SCW_TAGS_0 $SCW_TAGS_1"'
     done = subprocess.run(
         ["/bin/sh", "-c", code, "sh", assignments],

@@ -1,4 +1,4 @@
-"""pledge(2), unveil(2), and what the agent takes of the machine while it waits."""
+"""pledge(2), unveil(2), and what the agent uses of the machine while it waits."""
 
 from __future__ import annotations
 

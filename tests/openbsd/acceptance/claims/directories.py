@@ -1,4 +1,4 @@
-"""The run directory: whatever is wrong with it, the signal goes out."""
+"""The run directory: the signal is sent, whatever is wrong with the directory."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def planted_link(lab: Lab) -> None:
     try:
         lab.run_directory.symlink_to(victim)
         agent = lab.agent("--no-dns")
-        # What open(2) says of a link differs with the system.
+        # The error of open(2) for a link depends on the system.
         _untouched(lab, agent, victim, "(Too many levels|Not a directory)")
     finally:
         shutil.rmtree(victim)

@@ -32,7 +32,7 @@ def _duties(lab: Lab, script: bytes | None, *options: str) -> Agent:
 
 
 def _noted(lab: Lab) -> str:
-    """Return for which instance a script was run."""
+    """Return the instance for which a script was run."""
     file = Path(lab.system.db, "instance")
     return file.read_text().strip() if file.exists() else ""
 

@@ -1,4 +1,4 @@
-"""The installation: once, again, and over an older version. OpenBSD's alone."""
+"""The installation: once, again, and over an older version. OpenBSD only."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _version(lab: Lab) -> str:
 
 
 def _laid() -> dict[str, bytes]:
-    """Return what there is of an installation, but for what Python compiles."""
+    """Return the files of an installation, except those that Python compiles."""
     files = [Path("/usr/local/bin", command) for command in COMMANDS]
     files += [Path(RC_SCRIPT), *Path("/usr/local/man").glob("man*/scw-*")]
     files += Path("/usr/local/share").rglob("*scw-*")  # completions

@@ -1,4 +1,4 @@
-"""The end: nothing is left, and the machine is as it was. OpenBSD's alone."""
+"""Removal: nothing is left, and the machine is as before. OpenBSD only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service as rcctl(8) has it: OpenBSD's alone."""
+"""The service under rcctl(8), on OpenBSD only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START_SECONDS = 15.0  # for rcctl(8) itself, on an emulated machine
 
 
 def _started(lab: Lab, *flags: str, user: str = USER) -> int:
-    """Start the service; return the number of its process."""
+    """Start the service; return its process ID."""
     machine = lab.openbsd
     machine.configure(*flags, user=user)
     lab.note(f"rcctl start, with {' '.join(flags)}")
@@ -43,7 +43,7 @@ def _signalled(lab: Lab) -> None:
 def _stopped(lab: Lab, agent: int) -> str:
     """Stop the service; return how soon the agent had ended.
 
-    rcctl(8) takes its time until it sends SIGTERM: as long as a check, at most.
+    rcctl(8) needs some time before it sends SIGTERM: at most as long as a check.
     """
     machine = lab.openbsd
     own = machine.rcctl("check", SERVICE_NAME).seconds
@@ -67,7 +67,7 @@ def _alive(number: int) -> bool:
 
 
 def _is(machine: OpenBSD, *, running: bool) -> None:
-    """Hold the service against `rcctl check` and `rcctl ls failed`."""
+    """Compare the service with `rcctl check` and `rcctl ls failed`."""
     word = "(ok)" if running else "(failed)"
     done = machine.rcctl("check", SERVICE_NAME, status=int(not running))
     expect(word in done.out, done.out)
@@ -168,7 +168,7 @@ def service_quotes(lab: Lab) -> str:
 def service_rtable(lab: Lab) -> None:
     machine = lab.openbsd
     flags = ("--no-dns", "--url", "http://127.0.0.1:1")
-    # In the machine's own table: nobody listens at that port of its loopback.
+    # In the machine's own routing table, nothing listens on that loopback port.
     words = [PYTHON, "-I", "/usr/local/bin/scw-signald", *flags]
     other = Process(lab.transcript, "other", words, user=USER)
     try:

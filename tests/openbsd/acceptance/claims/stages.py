@@ -84,7 +84,7 @@ def route_back(lab: Lab) -> str:
     service.line("fault=404", 2)
     lab.note("no default route any more")
     lab.system.unroute(4)
-    # A change leaves an eighth of the pause; what follows has no route from the start.
+    # A change shortens the pause to an eighth. The next pause has no route throughout.
     text = agent.line("(unreachable|No route to host).*the next in").text
     pause = float(text.rpartition("the next in ")[2].split()[0])
     before = lab.note("a default route")
