@@ -67,7 +67,7 @@ SECTIONS = {
     "SEE ALSO",
     "CAVEATS",
 }
-# Manuals of OpenBSD that ours refer to. Few of them are on a machine that is none.
+# Manuals of OpenBSD that ours refer to. Few of them exist on other systems.
 OPENBSD = (
     "head.1", "hostname.1", "ksh.1", "logger.1", "pkg_add.1", "ps.1", "sh.1",
     "pledge.2", "unveil.2", "pf.4", "vio.4", "pf.conf.5", "dhcpleased.8", "slaacd.8",

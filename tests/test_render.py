@@ -97,7 +97,7 @@ PATH_A_B_1=0
 TIMEZONE=
 """
 
-# Names that are none, with a right side that would do harm.
+# Invalid names, with a right side that would do harm.
 NO_NAMES = [
     "A-B", "A B", "A=B", "A\nB", "A;touch canary;B", "A$(touch canary)",
     "A`touch canary`", "A'", "a", "\xc9", "\u0131D", "A\0", "A[0]", "A+",

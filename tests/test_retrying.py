@@ -1,4 +1,4 @@
-"""Trying again: when, how often, and when no more."""
+"""Trying again: when, how often, and when to stop."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def descendants(process: int) -> list[int]:
 
 @pytest.fixture
 def others() -> Iterator[set[int]]:
-    """Have every orphan come here; return the children that are none of them."""
+    """Make every orphan a child of this process; return the earlier children."""
     if sys.platform != "linux":
         pytest.skip("only Linux gives orphans to a subreaper")
     libc = ctypes.CDLL(None, use_errno=True)

@@ -773,7 +773,7 @@ class Service:
         return words
 
     def gone(self) -> None:
-        """Wait until the agent is no more, with both halves if it has two."""
+        """Wait until the agent has ended, with both halves if it has two."""
         while self._halves:
             ended, _, _ = select.select(self._halves[:1], [], [], PATIENCE)
             os.close(self._halves.pop(0))

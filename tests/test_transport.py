@@ -516,7 +516,7 @@ def test_after_an_answer_that_address_is_asked_first_and_then_the_others_in_orde
 
 
 class BlackHole(FakeClock):
-    """A clock for a network that lets every connection wait in vain."""
+    """A clock for a network that never answers a connection."""
 
     def _ready(self, _descriptors: tuple[int, ...], _event: int) -> bool:
         return False
