@@ -111,7 +111,8 @@ def _all_at_once(
             concurrent.futures.wait(
                 lives, return_when=concurrent.futures.FIRST_EXCEPTION
             )
-            end.shutdown(socket.SHUT_RDWR)  # makes `going` readable, for every server
+            # Makes `going` readable. `end` stays open: a signal may still write to it.
+            end.send(b"!")
     for life in lives:
         error = life.exception()
         if error and not isinstance(error, _Over):
