@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 TOP = Path(__file__).resolve().parent.parent
 HERE = TOP / "tests/systems"
+SERVICE_PAGE = TOP / "docs/service.md"
 
 # The interpreter itself, and the system's, which services can see.
 PYTHON = Path(sys.executable).resolve()
@@ -628,6 +629,10 @@ def tried(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     directory = tmp_path_factory.mktemp("container")
     (directory / "scratch").mkdir()
     shutil.copy(HERE / "try", directory)
+    (line,) = re.findall(
+        "^    (IPAddressDeny=.*)$", SERVICE_PAGE.read_text(), re.MULTILINE
+    )
+    (directory / "deny").write_text(line)
     done = ran(
         found("unshare"), "--mount", "--propagation=private",
         "sh", HERE / "container", directory, "sh", release / "packaging/install",
@@ -681,6 +686,16 @@ def test_nothing_in_the_unit_keeps_the_agent_from_anything(
     assert "metadata: stored" in tried[""]
     for trouble in ("status=31/SYS", "nothing will be", "internal error"):
         assert trouble not in tried[""]
+
+
+def test_the_line_for_systemd_keeps_a_service_from_the_metadata(
+    tried: dict[str, str],
+) -> None:
+    assert re.findall("^REACHES: (.*)$", tried[""], re.MULTILINE) == [
+        "http://169.254.42.42/conf yes, denied: no",
+        "http://[fd00:42::42]/conf yes, denied: no",
+        "http://127.0.0.1/conf yes, denied: yes",
+    ]
 
 
 # FreeBSD and NetBSD.
