@@ -147,9 +147,11 @@ def test_help_has_a_line_for_each_option() -> None:
     )
 
 
-def test_the_lines_of_an_options_help_stand_below_each_other() -> None:
-    command = Command("tool", "", "", (Option("long", "one\ntwo"),))
-    assert "  --long                  one\n" + 26 * " " + "two\n" in command.help()
+def test_the_help_of_an_option_is_wrapped_below_itself() -> None:
+    words = " ".join(20 * ["seven-7"])
+    help_ = Command("tool", "", "", (Option("long", words),)).help()
+    assert f"  --long                  {words[:47]}\n{26 * ' '}seven-7 " in help_
+    assert max(map(len, help_.splitlines())) < 80
 
 
 def test_without_operands_the_synopsis_ends_with_the_options() -> None:

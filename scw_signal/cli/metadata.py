@@ -47,7 +47,7 @@ COMMAND = Command(
     (
         Option(
             "cached",
-            "use what is stored; if nothing is stored, ask the\n"
+            "use what is stored; if nothing is stored, ask the "
             "service and store its answer",
         ),
         Option("max-age", "like --cached, but use nothing older", metavar="SECONDS"),

@@ -39,8 +39,6 @@ class Option:
         return f"{letter}--{self.name}{self.metavar and ' ' + self.metavar}"
 
 
-_NEXT_ROW = "\n" + 26 * " "
-
 HELP = Option("help", "print this and exit", letter="h")
 VERSION = Option("version", "print the version and exit", letter="V")
 ONCE = Option("once", "try once only")
@@ -55,7 +53,7 @@ def url(variable: str = "METADATA_IP") -> Option:
     """Return the option for the service; a variable can name the service too."""
     return Option(
         "url",
-        f"the service; may be repeated ({variable} with\n"
+        f"the service; may be repeated ({variable} with "
         "METADATA_PORT, else 169.254.42.42 and fd00:42::42)",
         metavar="URL",
     )
@@ -84,12 +82,19 @@ class Command:
 
     def help(self) -> str:
         """Return the text that --help prints."""
-        rows = "".join(
-            f"  {o.usage():<24}{o.help}\n".replace("\n", _NEXT_ROW, o.help.count("\n"))
-            for o in self.options
-        )
+        import textwrap  # noqa: PLC0415 - it imports re, which only --help can afford
+
+        rows = [
+            textwrap.fill(
+                f"  {option.usage():<24}{option.help}",
+                width=79,
+                subsequent_indent=26 * " ",
+                break_on_hyphens=False,
+            )
+            for option in self.options
+        ]
         synopsis = " ".join(filter(None, (self.name, "[options]", self.operands)))
-        return f"usage: {synopsis}\n\n{self.summary}\n\n{rows}"
+        return "\n".join([f"usage: {synopsis}", "", self.summary, "", *rows, ""])
 
     def parse(self, argv: Sequence[str]) -> Arguments:
         """Parse the words after the command's name; raises UsageError."""

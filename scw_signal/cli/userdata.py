@@ -29,7 +29,7 @@ COMMAND = Command(
         ONCE,
         QUIET,
         VERBOSE,
-        url("USERDATA_IP or\nMETADATA_IP"),
+        url("USERDATA_IP or METADATA_IP"),
     ),
 )
 
