@@ -165,13 +165,23 @@ def test_no_date_to_compare_the_clock_with_is_said(
     assert found(tmp_path, [listener], reply())["clock"].verdict == WARN
 
 
-@pytest.mark.parametrize(("off", "expected"), [(0, OK), (61, WARN), (-61, WARN)])
-def test_a_clock_that_is_off_by_a_minute_is_told(
-    tmp_path: Path, listener: Endpoint, monkeypatch: pytest.MonkeyPatch, off: int,
-    expected: str,
+@pytest.mark.parametrize(
+    ("off", "expected"),
+    [
+        (0, (OK, "the same as the service's")),
+        (1.9, (OK, "the same as the service's")),  # a date has whole seconds
+        (3, (OK, "3 s ahead of the service's")),
+        (61, (WARN, "61 s ahead of the service's")),
+        (-61, (WARN, "61 s behind the service's")),
+    ],
+)
+def test_a_clock_that_is_off_by_a_minute_gets_a_warning(
+    tmp_path: Path, listener: Endpoint, monkeypatch: pytest.MonkeyPatch, off: float,
+    expected: tuple[str, str],
 ) -> None:  # fmt: skip
     monkeypatch.setattr("time.time", lambda: 1_000_000.0 + off)
-    assert found(tmp_path, [listener], reply(1_000_000.0))["clock"].verdict == expected
+    clock = found(tmp_path, [listener], reply(1_000_000.0))["clock"]
+    assert (clock.verdict, clock.text) == expected
 
 
 def test_a_service_that_answers_503_fails(tmp_path: Path, listener: Endpoint) -> None:

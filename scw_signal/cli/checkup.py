@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 CHECK_SECONDS = 3.0
 CLOCK_SECONDS = 60.0  # a clock that differs more than this gets a warning
+# A Date header has whole seconds (RFC 9110, section 5.6.7), and a reply takes a moment:
+# a smaller difference says nothing.
+DATE_SECONDS = 2.0
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 COLUMNS = 80
 _INDENT = 14  # columns before the text of a finding
@@ -394,7 +397,9 @@ def _clock(reply: Reply) -> Finding:
     except (ValueError, TypeError, IndexError, OverflowError):
         return Finding("clock", WARN, "the service's reply has no date to compare with")
     off = time.time() - theirs
-    text = f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the service's"
+    text = "the same as the service's"
+    if abs(off) >= DATE_SECONDS:
+        text = f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the service's"
     return Finding("clock", WARN if abs(off) > CLOCK_SECONDS else OK, text)
 
 
