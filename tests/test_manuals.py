@@ -381,20 +381,20 @@ def numbers() -> Iterator[tuple[str, str]]:
     connect, exchange = transport.CONNECT_SECONDS, transport.EXCHANGE_SECONDS
     transient = [str(status) for status in sorted(wire.TRANSIENT)]
     # Of Back-off and Stages.
-    yield AGENT, f"at most {backoff.START:g} seconds"
+    yield AGENT, f"within {backoff.START:g} seconds"
     yield AGENT, f"longer than {backoff.CAP:g} seconds"
     yield AGENT, f"failed for {spelled(backoff.LASTING)},"
     yield AGENT, f"longest delay is {backoff.LASTING_CAP:g} seconds"
-    yield AGENT, f"though at most {backoff.RETRY_AFTER_CAP:g} seconds"
+    yield AGENT, f"is added, up to {backoff.RETRY_AFTER_CAP:g} seconds"
     yield AGENT, f"below {spelled(backoff.CUT_SHARE)} of the longest delay"
     for page in (BY_HAND, METADATA, USER_DATA):
         yield page, f"begins with {backoff.START_BY_HAND:g} seconds"
-    yield AGENT, f"and {spelled(backoff.LAST_TRY)} at most"
+    yield AGENT, f"but at most {spelled(backoff.LAST_TRY)}."
     yield AGENT, f"has {connect:g} seconds to accept the connection"
-    yield AGENT, f"looked up for {transport.RESOLVE_SECONDS:g} seconds at most"
+    yield AGENT, f"look-up of a host name has {transport.RESOLVE_SECONDS:g} seconds"
     yield AGENT, f"and {exchange:g} seconds in all"
     for page in (BY_HAND, METADATA, USER_DATA):
-        yield page, f"takes {session.TRY_SECONDS:g} seconds at most"
+        yield page, f"takes at most {session.TRY_SECONDS:g} seconds"
     yield AGENT, f"give up after {agent.METADATA_SECONDS:g} seconds"
     yield AGENT, f"was {', '.join(transient)} or 5xx"
     yield BY_HAND, f"but {', '.join(transient[:-1])} and {transient[-1]}"
