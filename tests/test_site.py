@@ -38,7 +38,7 @@ tty00	"/usr/libexec/getty std.9600"	unknown off
 
 @pytest.fixture(scope="session")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a release, as unpacked, with little in the place of its libraries."""
+    """Return an unpacked release, with empty packages as its libraries."""
     directory = tmp_path_factory.mktemp("release")
     for part in ("packaging", "rc.d", "scw_signal"):
         shutil.copytree(TOP / part, directory / part)
@@ -78,12 +78,13 @@ def test_the_same_input_gives_the_same_bytes(site: Path, release: Path) -> None:
     assert site.read_bytes() == before
 
 
-def test_all_of_it_is_roots_and_no_directory_of_the_system_is_touched(
+def test_the_set_holds_only_files_and_root_owns_them(
     site: Path,
 ) -> None:
     with tarfile.open(site) as archive:
         members = archive.getmembers()
     assert all((member.uid, member.gid) == (0, 0) for member in members)
+    # A directory in the set would change the mode of the one in the system.
     assert all(member.isfile() for member in members)
     assert {member.mode for member in members} == {0o644, 0o755}
     names = {member.name: member.mode for member in members}
@@ -122,7 +123,7 @@ def package(path: Path, *depends: str, first: str = "+CONTENTS") -> Path:
 LIBFFI = "devel/libffi:libffi-*:libffi-3.4.4p1"
 
 
-def test_packages_go_along_as_they_are(release: Path, tmp_path: Path) -> None:
+def test_packages_are_included_unchanged(release: Path, tmp_path: Path) -> None:
     packages = [
         package(tmp_path / "python-3.13.1.tgz", LIBFFI),
         package(tmp_path / "libffi-3.4.6.tgz"),  # another version may do
@@ -136,7 +137,7 @@ def test_packages_go_along_as_they_are(release: Path, tmp_path: Path) -> None:
             assert file.read() == path.read_bytes()
 
 
-def test_packages_that_would_need_a_network_are_one_line_and_nothing_made(
+def test_incomplete_packages_are_refused_in_one_line(
     release: Path, tmp_path: Path
 ) -> None:
     lonely = package(
@@ -155,9 +156,7 @@ def test_packages_that_would_need_a_network_are_one_line_and_nothing_made(
 
 
 @pytest.mark.parametrize("word", ["", "8", "80", "8.0.1", "a.b", "-rf", "8.0\n"])
-def test_what_is_no_release_is_one_line_and_nothing_made(
-    release: Path, word: str
-) -> None:
+def test_a_wrong_release_is_refused_in_one_line(release: Path, word: str) -> None:
     done = make(release, word)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
@@ -165,7 +164,7 @@ def test_what_is_no_release_is_one_line_and_nothing_made(
     )
 
 
-def test_what_is_no_package_is_one_line_and_nothing_made(
+def test_a_file_that_is_no_package_is_refused_in_one_line(
     release: Path, tmp_path: Path
 ) -> None:
     whole = package(tmp_path / "python-3.13.1.tgz").read_bytes()
@@ -196,7 +195,7 @@ def test_what_is_no_package_is_one_line_and_nothing_made(
     assert not list((release / "dist").glob("site99*"))
 
 
-def test_without_space_it_is_one_line_and_nothing_left(release: Path) -> None:
+def test_a_failed_write_is_one_line_and_leaves_no_file(release: Path) -> None:
     if shutil.which("prlimit") is None:
         pytest.skip("prlimit is not installed here")
     done = make(release, "9.9", before=("prlimit", "--fsize=4096"))
@@ -205,7 +204,7 @@ def test_without_space_it_is_one_line_and_nothing_left(release: Path) -> None:
     assert not list((release / "dist").glob("site99*"))
 
 
-# In a system: /etc, /usr/local and /var are the test's own, in a mount name space.
+# In a system: a mount namespace where /etc, /usr/local and /var are the test's own.
 
 INSIDE = """
 set -e
@@ -219,7 +218,7 @@ exec "$@"
 
 
 def until(happened: Callable[[], bool]) -> None:
-    """Wait for something that happens in the background, within bounds."""
+    """Wait, at most PATIENCE seconds, for something in the background."""
     for _ in range(int(PATIENCE * 100)):
         if happened():
             return
@@ -244,14 +243,14 @@ class System:
             archive.extractall(path / "unpacked", filter="tar")
         shutil.move(path / "unpacked/usr/local/share", path / "local/share")
         self.share = path / "local/share/scw_signal"
-        # What these do has tests of its own.
+        # The installer has tests of its own.
         self.stub(self.share / "release/packaging/openbsd/install", "install")
         for name in ("rcctl", "logger", "sleep"):
             self.stub(path / "bin" / name, name)
-        # It lets what it bounds run, and says how it was bounded.
+        # Runs the command without a limit, and records the limit.
         self.stub(path / "bin/timeout", "timeout", 'shift 3; exec "$@"')
         self.stub(path / "bin/pkg_add", "pkg_add", PYTHON)
-        # What ksh would run by its name, mksh is to run here.
+        # On OpenBSD ksh runs the scripts; here it is mksh.
         (path / "bin/ksh").symlink_to(str(shutil.which("mksh")))
         self.alive, self._life = os.pipe()
 
@@ -271,7 +270,7 @@ class System:
         ).stdout
 
     def rest(self) -> None:
-        """Wait until nothing that was run here is left, in the background either."""
+        """Wait until all that was run here has ended, also in the background."""
         os.close(self._life)
         ended, _, _ = select.select([self.alive], [], [], PATIENCE)
         assert ended, self.asked.read_text()
@@ -282,15 +281,15 @@ class System:
         assert self.run("mksh", self.path / "unpacked" / script) == ""
 
     def boot(self) -> str:
-        """Boot, and wait for what goes on in the background."""
+        """Boot, and wait until the work in the background has ended."""
         said = self.begin()
         self.rest()
         return said
 
     def begin(self) -> str:
-        """Do what rc(8) does with rc.firsttime: take it away, and run it.
+        """Do what rc(8) does with rc.firsttime: move it away, and run it.
 
-        As rc(8), it reads the output up to the end.
+        Like rc(8), read its output to the end.
         """
         script = self.etc / "rc.firsttime"
         if not script.exists():
@@ -298,7 +297,7 @@ class System:
         script = script.rename(self.etc / "rc.firsttime.run")
         lines = script.read_text().splitlines()
         script.unlink()
-        # What ksh would run by its first line, mksh is to run here.
+        # The first line of each script names ksh; here mksh runs it.
         return "".join(self.run("mksh", *line.split()) for line in lines)
 
     def asks(self) -> list[str]:
@@ -327,7 +326,7 @@ def test_the_console_is_the_first_serial_port(system: System) -> None:
     ]  # fmt: skip
 
 
-def test_the_network_is_asked_for_both_addresses(system: System) -> None:
+def test_ipv4_and_ipv6_are_configured_automatically(system: System) -> None:
     system.site("install.site")
     file = system.etc / "hostname.vio0"
     assert file.read_text() == "inet autoconf\ninet6 autoconf\n"
@@ -337,13 +336,13 @@ def test_the_network_is_asked_for_both_addresses(system: System) -> None:
 @pytest.mark.parametrize(
     ("mirror", "after", "leases"),
     [
-        # As QEMU's user network calls the machine around.
+        # 10.0.2.2 is the host, in QEMU's user network.
         ("http://10.0.2.2:8377/site", "https://cdn.openbsd.org/pub/OpenBSD", []),
         ("http://10.0.2.20/pub/OpenBSD", "http://10.0.2.20/pub/OpenBSD", ["vio0"]),
         ("https://example.org/pub", "https://example.org/pub", ["vio0"]),
     ],
 )
-def test_no_image_looks_for_packages_in_the_machine_that_made_it(
+def test_an_image_keeps_no_mirror_or_lease_of_the_build_host(
     system: System, mirror: str, after: str, leases: list[str]
 ) -> None:
     (system.etc / "installurl").write_text(f"{mirror}\n")
@@ -382,18 +381,18 @@ def test_an_image_has_nothing_of_the_machine_that_made_it(system: System) -> Non
 
 
 def as_image(system: System, *options: str) -> None:
-    """Have the installer and build-image leave what they leave for an image."""
+    """Leave the files that the installer and build-image leave for an image."""
     (system.etc / "installurl").write_text("http://10.0.2.2:8377/site\n")
     (system.etc / "resolv.conf").write_text("nameserver 10.0.2.3\n")
     (system.share / "image").write_text("".join(f"{word}\n" for word in options))
 
 
 @pytest.mark.parametrize("packages", [True, False])
-def test_python_is_added_to_an_image_that_is_to_have_it(
+def test_python_is_added_to_an_image_on_request(
     system: System, *, packages: bool
 ) -> None:
     as_image(system, "console-keys", "python")
-    # The mirror and its name are found while the image is made, and not later.
+    # pkg_add(1) needs the mirror and a resolver; the resolver goes only afterwards.
     look = 'cat /etc/installurl /etc/resolv.conf >>"$0.saw"'
     pkg_add = system.path / "bin/pkg_add"
     system.stub(pkg_add, "pkg_add", f"{look}; : >/usr/local/bin/python3; "
@@ -410,7 +409,7 @@ def test_python_is_added_to_an_image_that_is_to_have_it(
     assert not (system.etc / "resolv.conf").exists()
 
 
-def test_an_image_that_is_to_have_python_is_none_without_it(system: System) -> None:
+def test_no_image_is_made_if_python_cannot_be_added(system: System) -> None:
     as_image(system, "python")
     system.stub(system.path / "bin/pkg_add", "pkg_add", "exit 1")
     with pytest.raises(subprocess.CalledProcessError) as caught:
@@ -426,7 +425,7 @@ def test_an_image_may_be_without_python(system: System) -> None:
     assert system.asks() == []
 
 
-def test_a_server_that_is_installed_itself_is_no_image(system: System) -> None:
+def test_a_server_installed_directly_is_not_an_image(system: System) -> None:
     (system.etc / "installurl").write_text("https://example.org/pub\n")
     for name in ("resolv.conf", "soii.key"):
         (system.etc / name).write_text("x\n")
@@ -452,7 +451,7 @@ def test_what_the_user_has_configured_stays(system: System) -> None:
         assert (system.etc / name).read_text() == text
 
 
-def test_the_speed_of_a_console_that_was_chosen_stays(system: System) -> None:
+def test_a_console_speed_that_was_chosen_stays(system: System) -> None:
     chosen = TTYS.replace("unknown off", "vt220 on secure").replace("9600", "19200")
     (system.etc / "ttys").write_text(chosen)
     system.site("install.site")
@@ -480,7 +479,7 @@ def test_the_first_boot_adds_python_installs_enables_and_starts(
 
 
 def failing(system: System, path: Path, times: int) -> None:
-    """Have a program fail so often, with a reason, before it does its work."""
+    """Make a program fail with a reason, this many times, before it works."""
     log = system.asked
     tries = f"$(grep -c '^{path.name} ' {log})"
     works = PYTHON if path.name == "pkg_add" else ":"
@@ -488,7 +487,7 @@ def failing(system: System, path: Path, times: int) -> None:
     system.stub(path, path.name, f'[ "{tries}" -gt {times} ] || {reason}\n{works}')
 
 
-def test_a_mirror_that_is_away_is_asked_again_ever_more_slowly(
+def test_a_mirror_that_fails_is_asked_again_after_longer_pauses(
     system: System,
 ) -> None:
     failing(system, system.path / "bin/pkg_add", 9)
@@ -499,7 +498,7 @@ def test_a_mirror_that_is_away_is_asked_again_ever_more_slowly(
     longest = [5, 10, 20, 40, 80, 160, 300, 300, 300]
     for pause, most in zip(pauses, longest, strict=True):
         assert most - most // 3 <= pause <= most
-    assert pauses != longest  # the same for no two servers
+    assert pauses != longest  # chance shortens them
     told = [line for line in asked if "Python could not be added" in line]
     assert told == [
         "logger -t scw_signal -p daemon.err first boot: Python could not be added;"
@@ -511,7 +510,7 @@ def test_a_mirror_that_is_away_is_asked_again_ever_more_slowly(
     assert not (system.etc / "rc.firsttime").exists()
 
 
-def test_python_comes_from_the_set_if_it_is_there_and_before_the_boot_goes_on(
+def test_python_in_the_set_is_added_before_the_boot_goes_on(
     system: System,
 ) -> None:
     (system.share / "packages").mkdir()
@@ -523,7 +522,7 @@ def test_python_comes_from_the_set_if_it_is_there_and_before_the_boot_goes_on(
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_what_else_fails_is_tried_again_too(system: System, times: int) -> None:
+def test_a_failed_installation_is_tried_again(system: System, times: int) -> None:
     failing(system, system.share / "release/packaging/openbsd/install", times)
     system.site("install.site")
     system.boot()
@@ -544,7 +543,7 @@ def test_an_agent_that_could_not_be_started_is_started_again(system: System) -> 
 
 
 class Held(NamedTuple):
-    """A system whose mirror is away, and that is at its first pause."""
+    """A system whose mirror has failed once, in the pause before the next try."""
 
     system: System
     pause: int
@@ -571,7 +570,7 @@ def held(system: System) -> Iterator[Held]:
     os.close(held.pause)
 
 
-def test_there_is_only_one_at_a_time(held: Held) -> None:
+def test_only_one_first_boot_runs_at_a_time(held: Held) -> None:
     script = "/usr/local/share/scw_signal/first-boot"
     said = held.system.run("mksh", script, "enable")
     assert said == "scw_signal: another first-boot is at work\n"
@@ -579,13 +578,13 @@ def test_there_is_only_one_at_a_time(held: Held) -> None:
     assert held.system.asks().count(STARTED) == 1
 
 
-def test_a_boot_that_was_cut_short_is_taken_over_by_the_next(held: Held) -> None:
+def test_the_next_boot_finishes_what_a_killed_one_began(held: Held) -> None:
     system = held.system
     os.kill(int(system.lock.read_text()), signal.SIGKILL)
     held.proceed()
     assert STARTED not in system.asks()
     assert system.lock.exists()  # as if /var/run were not emptied
-    system.site("upgrade.site")  # this, too, is no reason to do it twice
+    system.site("upgrade.site")  # adds no second line
     failing(system, system.path / "bin/pkg_add", 0)
     assert system.boot() == BACKGROUND
     assert system.asks()[-5:] == [*ENABLED, STARTED, TOLD]
@@ -593,13 +592,13 @@ def test_a_boot_that_was_cut_short_is_taken_over_by_the_next(held: Held) -> None
     assert system.asks() == []
 
 
-def test_the_end_of_the_boot_does_not_end_it(held: Held) -> None:
+def test_a_hangup_does_not_end_first_boot(held: Held) -> None:
     os.kill(int(held.system.lock.read_text()), signal.SIGHUP)
     held.proceed()
     assert held.system.asks()[-1] == TOLD
 
 
-def test_a_stop_ends_it_and_the_next_boot_takes_over(held: Held) -> None:
+def test_sigterm_ends_first_boot_and_the_next_boot_runs_it_again(held: Held) -> None:
     system = held.system
     os.kill(int(system.lock.read_text()), signal.SIGTERM)
     until(lambda: not system.lock.exists())
@@ -608,7 +607,7 @@ def test_a_stop_ends_it_and_the_next_boot_takes_over(held: Held) -> None:
     assert system.asks()[-1] == TOLD
 
 
-def test_what_others_have_for_the_next_boot_stays(held: Held) -> None:
+def test_other_lines_in_rc_firsttime_stay(held: Held) -> None:
     file = held.system.etc / "rc.firsttime"
     file.write_text(f"first\n{file.read_text()}last\n")
     held.proceed()
@@ -634,7 +633,7 @@ def test_after_an_upgrade_the_first_boot_installs_again(upgraded: System) -> Non
     assert upgraded.asks() == [*UPGRADED, STARTED]
 
 
-def test_after_an_upgrade_a_service_that_was_disabled_stays_so(
+def test_after_an_upgrade_a_disabled_service_stays_disabled(
     upgraded: System,
 ) -> None:
     upgraded.stub(upgraded.path / "bin/rcctl", "rcctl", '[ "$1" != get ]')
@@ -642,7 +641,7 @@ def test_after_an_upgrade_a_service_that_was_disabled_stays_so(
     assert upgraded.asks() == UPGRADED
 
 
-def test_after_an_upgrade_another_try_does_not_enable_either(
+def test_after_an_upgrade_a_second_try_does_not_enable_it_either(
     upgraded: System,
 ) -> None:
     failing(upgraded, upgraded.share / "release/packaging/openbsd/install", 1)

@@ -1,8 +1,8 @@
-"""packaging/install, and the service files of other systems than OpenBSD.
+"""packaging/install, and the service files of systems other than OpenBSD.
 
-What each is tried with: systemd, as the init of a container that shows this machine's
-files; OpenRC, in namespaces; and for FreeBSD and NetBSD tests/systems/rc.subr, a
-stand-in of this project's own, under dash. Neither BSD is here.
+systemd runs as the init of a container with this machine's files, and OpenRC runs in
+namespaces. FreeBSD and NetBSD are not here: dash runs their scripts, with a stand-in
+for their rc.subr, tests/systems/rc.subr.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TOP = Path(__file__).resolve().parent.parent
 HERE = TOP / "tests/systems"
 SERVICE_PAGE = TOP / "docs/service.md"
 
-# The interpreter itself, and the system's, which services can see.
+# This interpreter, and the system's, which services can see too.
 PYTHON = Path(sys.executable).resolve()
 FALSE = shutil.which("false") or "/bin/false"
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -98,7 +98,7 @@ def ran(
 @pytest.fixture(scope="session")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an unpacked release, with the libraries that are installed here."""
-    # The blank is for whoever unpacks it in a directory whose name has one.
+    # The name of the directory has a blank, which must do no harm.
     top = tmp_path_factory.mktemp("a release")
     no_cache = shutil.ignore_patterns("__pycache__")
     for part in ("packaging", "rc.d", "scw_signal"):
@@ -128,7 +128,7 @@ def must(done: Done) -> str:
 
 
 def files(root: Path) -> dict[str, Path]:
-    """Return what is in a root but directories and what Python compiled."""
+    """Return the files in a root, except those that Python compiled."""
     return {
         f"/{path.relative_to(root)}": path
         for path in root.rglob("*")
@@ -214,7 +214,9 @@ def test_by_default_the_system_is_the_one_it_runs_on(
     assert service in files(tmp_path / "root")
 
 
-def test_an_unknown_system_is_asked_to_name_one(release: Path, tmp_path: Path) -> None:
+def test_on_an_unknown_system_the_known_ones_are_listed(
+    release: Path, tmp_path: Path
+) -> None:
     done = install(release, DESTDIR=tmp_path / "root", PATH=saying(tmp_path, "Plan9"))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
@@ -224,7 +226,7 @@ def test_an_unknown_system_is_asked_to_name_one(release: Path, tmp_path: Path) -
 
 
 def saying(directory: Path, system: str) -> str:
-    """Return a PATH with a uname that takes this for another system."""
+    """Return a PATH with a uname that names another system."""
     stub = directory / "stubs/uname"
     stub.parent.mkdir()
     stub.write_text(f"#!/bin/sh\necho {system}\n")
@@ -274,7 +276,7 @@ def test_everybody_may_read_it_whatever_the_umask(
     assert modes == {0o755, 0o644}
 
 
-def test_a_relative_destdir_is_below_where_it_was_run(
+def test_a_relative_destdir_is_below_the_current_directory(
     release: Path, tmp_path: Path
 ) -> None:
     done = ran(
@@ -288,7 +290,7 @@ def test_a_relative_destdir_is_below_where_it_was_run(
 def test_without_destdir_it_can_be_run_at_once_and_says_what_is_left_to_do(
     release: Path, tmp_path: Path
 ) -> None:
-    # On FreeBSD all of it is below PREFIX, and so none of it on this machine.
+    # On FreeBSD everything goes below PREFIX, so this machine does not change.
     out = must(install(release, SYSTEM="freebsd", PREFIX=tmp_path, LIVE="no"))
     assert out.splitlines()[-3:] == [
         "scw-signal is installed. To have it started at every boot:",
@@ -308,7 +310,7 @@ def test_without_destdir_it_can_be_run_at_once_and_says_what_is_left_to_do(
     assert must(done) == "booted signal sent!\n"
 
 
-def test_the_libraries_of_the_system_will_do_if_it_has_them(
+def test_with_the_libraries_of_the_system_none_is_installed(
     release: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "root"
@@ -358,7 +360,7 @@ GOOD = {"urllib3": "2.8.0", "tenacity": "9.2.1"}
         ({**GOOD, "tenacity": "10"}, "tenacity is 10, and tenacity >= 8.5, < 10"),
     ],
 )
-def test_libraries_that_will_not_do_are_named_with_the_command_that_helps(
+def test_unsuitable_libraries_are_named_with_the_command_that_helps(
     libraries: dict[str, str], fault: str, release: Path, tmp_path: Path
 ) -> None:
     python = python_with(tmp_path, **libraries)
@@ -373,7 +375,7 @@ def test_libraries_that_will_not_do_are_named_with_the_command_that_helps(
     assert not (tmp_path / "p").exists()
 
 
-def test_libraries_that_will_do_are_taken(release: Path, tmp_path: Path) -> None:
+def test_suitable_libraries_are_accepted(release: Path, tmp_path: Path) -> None:
     python = python_with(tmp_path, **GOOD)
     must(
         install(
@@ -399,7 +401,7 @@ def test_libraries_that_will_do_are_taken(release: Path, tmp_path: Path) -> None
         ({"LIVE": "1"}, "LIVE is yes or no; not 1"),
     ],
 )
-def test_what_cannot_work_is_refused_in_one_line(
+def test_settings_that_cannot_work_are_refused_in_one_line(
     env: dict[str, str], complaint: str, release: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "root"
@@ -437,7 +439,7 @@ def test_a_failure_half_way_leaves_what_was_there(
 
 
 @pytest.mark.parametrize("system", PLACES)
-def test_with_n_it_says_anywhere_what_it_would_do_and_does_nothing(
+def test_with_n_it_says_what_it_would_do_and_does_nothing(
     system: str, release: Path
 ) -> None:
     settings = {"SYSTEM": system, "PYTHON": "/nowhere/python3", "PREFIX": "/nowhere"}
@@ -469,7 +471,7 @@ def test_a_destdir_may_have_blanks(system: str, release: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("asked", ["", "no", "yes"])
-def test_the_emulator_comes_along_when_it_is_asked_for(
+def test_the_emulator_is_installed_only_if_asked_for(
     asked: str, release: Path, tmp_path: Path
 ) -> None:
     must(install(release, SYSTEM="openrc", DESTDIR=tmp_path, EMULATOR=asked))
@@ -477,7 +479,7 @@ def test_the_emulator_comes_along_when_it_is_asked_for(
     assert bool(parts) == (asked == "yes")
 
 
-def test_who_is_not_root_is_refused(release: Path, tmp_path: Path) -> None:
+def test_only_root_may_install_and_uninstall(release: Path, tmp_path: Path) -> None:
     path = saying(tmp_path, "Linux")
     (tmp_path / "stubs/id").write_text("#!/bin/sh\necho 1000\n")
     (tmp_path / "stubs/id").chmod(0o755)
@@ -488,7 +490,7 @@ def test_who_is_not_root_is_refused(release: Path, tmp_path: Path) -> None:
         assert done.stderr.count("\n") == 1
 
 
-# What enabling leaves behind, where a package's root has it.
+# The link that enabling the service leaves, as a path in the root of a package.
 LINKS = {
     "systemd": "etc/systemd/system/multi-user.target.wants/scw-signal.service",
     "openrc": "etc/runlevels/default/scw_signal",
@@ -507,7 +509,7 @@ def test_uninstall_leaves_no_link_to_the_service_dangling(
     assert not link.is_symlink()
 
 
-# By system: what its own programs are asked to do, with a user whose number is free.
+# By system: the calls of its own programs. 998 is a free number for the user.
 ASKED = {
     "freebsd": [
         "pw groupadd _scwsignal -g 998",
@@ -547,7 +549,7 @@ ASKED = {
         "systemctl daemon-reload",
     ],
 }
-# It writes down what it is asked, and knows users and groups by their names.
+# Records how it was called, and keeps the lists of users and groups.
 PROGRAM = """#!/bin/sh
 root={root}
 echo "${{0##*/}} $*" >>$root/asked
@@ -612,7 +614,7 @@ def test_the_unit_s_exposure_is_at_most_2(unit: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_systemd_knows_the_condition_that_the_unit_s_head_speaks_of(unit: Path) -> None:
+def test_systemd_knows_the_condition_that_the_unit_suggests(unit: Path) -> None:
     text = unit.read_text()
     (condition,) = re.findall("^# +(ConditionFirmware=.*)$", text, re.MULTILINE)
     done = ran(found("systemd-analyze"), "condition", condition)
@@ -643,7 +645,7 @@ def tried(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         said = console.read_text() if console.exists() else ""
         pytest.skip(f"no containers here: {done.stderr}{said}")
     out = (directory / "out").read_text()
-    print(out)  # for whom a test fails
+    print(out)  # shown if a test fails
     pairs = re.findall(r"^([A-Z][A-Za-z-]+):\s+(.*)$", out, re.MULTILINE)
     return {"": out, **dict(pairs)}
 
@@ -652,13 +654,13 @@ def tried(release: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     ("what", "answer"),
     [
         ("ENABLED", "enabled"),
-        ("BOOT", "running"),  # it does not wait for the signal
+        ("BOOT", "running"),  # the boot does not wait for the signal
         ("WAITING", "active/running"),
         ("ROUTING-SOCKETS", "1"),
         ("AFTER-CRASHES", "active, 7 restarts"),
         ("STOPPED-AT-WORK", "inactive, success"),
         ("THEN", "active/exited"),
-        ("BY-SYSLOG", "1"),  # where each line has its level
+        ("BY-SYSLOG", "1"),  # so each line has its level
         ("OWNER", "scw-signal"),
         ("ANYBODY-READS", "openbsd"),
         ("SIGNALS", "1"),
@@ -673,13 +675,13 @@ def test_the_unit_does_its_work_under_systemd(
     assert tried.get(what) == answer
 
 
-def test_the_unit_s_restrictions_hold_there(tried: dict[str, str]) -> None:
+def test_the_unit_s_restrictions_hold_in_the_container(tried: dict[str, str]) -> None:
     names = ("Seccomp", "NoNewPrivs", "CapBnd", "WRITABLE")
     got = tuple(tried.get(name) for name in names)
     assert got == ("2", "1", "0000000000000000", "no")
 
 
-def test_nothing_in_the_unit_keeps_the_agent_from_anything(
+def test_no_restriction_of_the_unit_hinders_the_agent(
     tried: dict[str, str],
 ) -> None:
     assert "network: a route to 169.254.42.42 after" in tried[""]
@@ -700,8 +702,8 @@ def test_the_line_for_systemd_keeps_a_service_from_the_metadata(
 
 # FreeBSD and NetBSD.
 
-# In the agent's place: tells of its life in one FIFO, and does what comes in another.
-# Split in two, the halves do not tell each other of a stop, as the agent's do.
+# A stand-in for the agent: reports its start in one FIFO, and obeys the other. If it
+# is split, its halves do not pass a stop on to each other; the agent's do.
 AGENT = """#!{python} -I
 import os, signal, sys
 hangup = signal.getsignal(signal.SIGHUP).name
@@ -715,13 +717,13 @@ with open("{root}/life", "w") as life:
 if open("{root}/orders").read() == "signal":
     open("{state}", "w")
 """
-# It leaves the process that starts it at once, as daemon(8) does.
+# Detaches from its caller at once, as daemon(8) does.
 DAEMON = """#!/bin/sh
 [ "$1" = -f ] && shift
 exec setsid -f "$@" </dev/null >/dev/null 2>&1
 """
 RCVAR = {"freebsd": "scw_signal_enable", "netbsd": "scw_signal"}
-# NetBSD's own takes nothing that is not here. FreeBSD's asks ps(1) for jails.
+# NetBSD's own works here too. FreeBSD's does not: it asks ps(1) for jails.
 RC_SUBR = {
     "freebsd": HERE / "rc.subr",
     "netbsd": Path(os.environ.get("NETBSD_RC_SUBR", HERE / "rc.subr")),
@@ -761,19 +763,19 @@ class Service:
         self.configure(**{RCVAR[system]: "YES"})
 
     def program(self, name: str, text: str) -> None:
-        """Put a program in its place."""
+        """Write a program into the root."""
         path = self._root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(0o755)
 
     def configure(self, **variables: str) -> None:
-        """Have these in rc.conf, and no others."""
+        """Set these in rc.conf, and no others."""
         lines = [f'{name}="{value}"\n' for name, value in variables.items()]
         (self._root / "etc/rc.conf").write_text("".join(lines))
 
     def do(self, action: str) -> tuple[int, str]:
-        """Do as service(8) does; return the status and what it printed."""
+        """Run the script as service(8) does; return the status and the output."""
         done = ran(
             found("dash"), self._root / "scw_signal", action,
             env={"PATH": f"{self._root}/usr/bin:{ENVIRONMENT['PATH']}"},
@@ -781,7 +783,7 @@ class Service:
         return done.returncode, done.stdout + done.stderr
 
     def born(self) -> list[str]:
-        """Wait for the agent; return what it does on SIGHUP, and its words."""
+        """Wait for the agent; return its action on SIGHUP, and its arguments."""
         words = (self._root / "life").read_text().split()
         while words[0].isdigit():
             self._halves.append(os.pidfd_open(int(words.pop(0))))
@@ -795,7 +797,7 @@ class Service:
             assert ended
 
     def close(self) -> None:
-        """Leave nothing behind where a test has failed."""
+        """Kill what a failed test has left."""
         for half in self._halves:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(half, signal.SIGKILL)
@@ -818,7 +820,7 @@ DONE = "scw_signal has done its work in this boot.\n"
 STOPPED = "scw_signal is not running.\n"
 
 
-def test_start_does_not_wait_for_the_agent_and_status_tells_where_it_is(
+def test_start_does_not_wait_for_the_agent_and_status_shows_its_state(
     service: Service,
 ) -> None:
     assert service.do("status") == (1, STOPPED)
@@ -831,7 +833,7 @@ def test_start_does_not_wait_for_the_agent_and_status_tells_where_it_is(
     assert service.do("status") == (0, DONE)
 
 
-def test_an_agent_that_ended_without_having_signalled_does_not_count(
+def test_an_agent_that_ended_without_signalling_is_not_done(
     service: Service,
 ) -> None:
     service.do("start")
@@ -861,7 +863,7 @@ def test_stop_ends_the_agent(service: Service) -> None:
     assert service.do("status") == (1, STOPPED)
 
 
-def test_both_halves_of_an_agent_that_is_split_are_told_and_stopped(
+def test_status_shows_both_halves_of_a_split_agent_and_stop_ends_them(
     service: Service,
 ) -> None:
     flags = {RCVAR[service.system]: "YES", "scw_signal_flags": "--set-hostname"}
@@ -887,7 +889,7 @@ def test_restart_signals_again(service: Service) -> None:
     service.gone()
 
 
-def test_its_flags_are_words(service: Service) -> None:
+def test_the_flags_are_split_into_words(service: Service) -> None:
     flags = "-v --url http://[fd00:42::42]"
     service.configure(**{RCVAR[service.system]: "YES", "scw_signal_flags": flags})
     service.do("start")
@@ -911,7 +913,7 @@ def test_without_the_user_it_warns_and_starts(service: Service) -> None:
     service.gone()
 
 
-def test_without_daemon_the_end_of_a_login_does_not_end_it(tmp_path: Path) -> None:
+def test_without_daemon_the_agent_ignores_sighup(tmp_path: Path) -> None:
     service = Service("netbsd", tmp_path / "root")
     service.do("start")
     assert service.born() == [signal.SIG_IGN.name]
@@ -920,7 +922,7 @@ def test_without_daemon_the_end_of_a_login_does_not_end_it(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("system", ["freebsd", "netbsd"])
-def test_rcorder_is_told_where_it_belongs(system: str) -> None:
+def test_rcorder_knows_when_to_start_it(system: str) -> None:
     text = (TOP / "packaging" / system / "scw_signal").read_text()
     lines = dict(re.findall("^# (PROVIDE|REQUIRE|KEYWORD): (.*)$", text, re.MULTILINE))
     nojail = {"KEYWORD": "nojail"} if system == "freebsd" else {}
@@ -933,7 +935,7 @@ def test_rcorder_is_told_where_it_belongs(system: str) -> None:
 
 @pytest.fixture(scope="session")
 def openrc(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Run the service under OpenRC; return what that said, a line each."""
+    """Run the service under OpenRC; return the lines about it."""
     root_only()
     found("openrc-run")
     directory = tmp_path_factory.mktemp("openrc")
@@ -944,7 +946,7 @@ def openrc(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         found("unshare"), "--mount", "--pid", "--kill-child", "--mount-proc",
         "sh", HERE / "openrc", directory,
     )  # fmt: skip
-    print(done.stdout, done.stderr)  # for whom a test fails
+    print(done.stdout, done.stderr)  # shown if a test fails
     return re.findall(r"^> (.*)$", done.stdout, re.MULTILINE)
 
 

@@ -1,7 +1,7 @@
-"""build-image --try: a finished image on two servers that are none of the cloud's.
+"""build-image --try: a finished image boots on two servers outside the cloud.
 
-No image of OpenBSD can be had here. tests/guest/stand_in.py plays a server within
-milliseconds; and a small Linux with this agent goes the whole way in the real QEMU.
+There is no image of OpenBSD here. tests/guest/stand_in.py plays QEMU and its server
+within milliseconds, and a small Linux with this agent boots in the real QEMU.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def need(program: str, package: str) -> None:
 
 
 class Bench(NamedTuple):
-    """An image, and a QEMU that plays what FAULT names."""
+    """An image, and a stand-in for QEMU that shows the fault in FAULT."""
 
     directory: Path
     image: Path
@@ -59,7 +59,7 @@ class Bench(NamedTuple):
         return runner.carry_out(plan, lambda _: None)
 
     def machines(self) -> list[str]:
-        """Return the machines that run for this test."""
+        """Return the command lines of this test's machines that still run."""
         found = []
         for each in Path("/proc").glob("[0-9]*/cmdline"):
             try:
@@ -97,7 +97,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(tmp_path, image, firmware)
 
 
-def test_a_good_image_passes_and_not_a_byte_of_it_changes(
+def test_a_good_image_passes_and_stays_unchanged(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = hashlib.sha256(bench.image.read_bytes()).digest()
@@ -137,7 +137,7 @@ def test_a_good_image_passes_and_not_a_byte_of_it_changes(
         ("same-key", "two servers have the same SSH host key"),
     ],
 )
-def test_what_a_server_does_wrong_is_one_line_and_leaves_no_machine(
+def test_a_fault_of_a_server_is_one_line_and_leaves_no_machine(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: str, why: str
 ) -> None:
     with pytest.raises(BuildError, match=why) as error:
@@ -147,7 +147,7 @@ def test_what_a_server_does_wrong_is_one_line_and_leaves_no_machine(
     assert bench.machines() == []
 
 
-def test_a_name_that_comes_after_the_login_prompt_is_right(
+def test_the_host_name_may_be_set_after_the_login_prompt(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert len(bench.go(monkeypatch, "late-name")) == 2
@@ -234,7 +234,7 @@ def test_what_cannot_be_tried_is_refused(
     assert why in err
 
 
-# The real way: firmware, kernel, QEMU's network, this agent.
+# The real thing: firmware, kernel, QEMU's network, this agent.
 
 
 @pytest.fixture(scope="session")
@@ -263,7 +263,7 @@ def try_for_real(image: Path, larger: list[int], **limits: float) -> list[str]:
         raise
 
 
-@pytest.mark.timeout(900)  # without KVM, beside four others
+@pytest.mark.timeout(900)  # without KVM, while four other tests run
 def test_a_real_kernel_with_this_agent_passes(linux: Path) -> None:
     before = hashlib.sha256(linux.read_bytes()).digest()
     (line,) = try_for_real(linux, [2 * 10**9])
@@ -306,7 +306,7 @@ if os.environ.get("HYPOTHESIS_PROFILE") == "soak":
             try_for_real(image, larger, signal=limit, prompt=60)
 
 
-# The course of a boot, and what is read of a disk.
+# The course of a boot, and what is read from a disk.
 
 
 def boot(name: str = "puffy") -> trial.Boot:
@@ -327,7 +327,7 @@ def test_a_prompt_before_the_signal_counts_once_the_signal_is_there() -> None:
     assert course.part.value == "host keys"
 
 
-def test_a_prompt_with_another_name_is_asked_for_anew() -> None:
+def test_a_prompt_with_another_name_is_asked_for_again() -> None:
     course = boot()
     list(course.signalled(101))
     assert list(course.receive(b"\nOpenBSD/amd64 (old) (tty00)\n", 102)) == [b"\x04"]
@@ -335,7 +335,7 @@ def test_a_prompt_with_another_name_is_asked_for_anew() -> None:
     assert course.part is trial.Part.KEYS
 
 
-def test_a_silent_prompt_is_asked_for_anew_after_a_while() -> None:
+def test_a_missing_prompt_is_asked_for_again_after_a_while() -> None:
     course = trial.Boot("puffy", trial.Limits(), 0.0)
     list(course.signalled(1.0))
     assert course.due == 1.0 + trial.NUDGE
@@ -343,7 +343,7 @@ def test_a_silent_prompt_is_asked_for_anew_after_a_while() -> None:
     assert list(course.tick(11.0)) == [b"\x04"]
 
 
-def test_an_error_has_the_last_lines_of_the_console_with_nothing_raw() -> None:
+def test_an_error_has_the_last_lines_of_the_console_all_printable() -> None:
     course = boot()
     for number in range(100):
         list(course.receive(f"line {number}\r\n\r\n".encode(), 101))
@@ -354,7 +354,7 @@ def test_an_error_has_the_last_lines_of_the_console_with_nothing_raw() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 512, 1 << 20])
-def test_a_disk_with_anything_on_it_is_an_error_and_never_a_traceback(
+def test_an_empty_or_damaged_disk_is_an_error_and_no_traceback(
     size: int,
 ) -> None:
     data = (b"EFI PART" + os.urandom(504)) * (size // 512)
@@ -366,7 +366,7 @@ def test_a_disk_with_anything_on_it_is_an_error_and_never_a_traceback(
         disk.layout(read)
 
 
-# Volumes that may be overwritten, and not.
+# Which volumes may be overwritten.
 
 VOLUME = Volume(Path("/dev/sdb"), 20 * 10**9, "S-42", [], 0, empty=True)
 
@@ -379,7 +379,7 @@ VOLUME = Volume(Path("/dev/sdb"), 20 * 10**9, "S-42", [], 0, empty=True)
         (VOLUME._replace(partitions=3), "20000000000"),
     ],
 )
-def test_a_volume_is_taken_that_is_empty_or_named(
+def test_an_empty_volume_or_one_that_was_named_is_accepted(
     volume: Volume, overwrite: str
 ) -> None:
     leaving.check_volume(volume, 10 * 10**9, overwrite)
@@ -399,14 +399,12 @@ def test_a_volume_is_taken_that_is_empty_or_named(
         (VOLUME, "S-43", "neither this serial number nor this size"),
     ],
 )
-def test_a_volume_is_left_alone_that_somebody_may_miss(
-    volume: Volume, overwrite: str, why: str
-) -> None:
+def test_any_other_volume_is_refused(volume: Volume, overwrite: str, why: str) -> None:
     with pytest.raises(BuildError, match=why):
         leaving.check_volume(volume, 10 * 10**9, overwrite)
 
 
-def test_an_image_of_another_name_is_refused() -> None:
+def test_a_name_that_does_not_end_in_qcow2_is_refused() -> None:
     leaving.check_name(Path("new.qcow2"))
     for name in ("new.img", "new", ".qcow2", "new.qcow2.gz"):
         with pytest.raises(BuildError, match="does not end in"):
