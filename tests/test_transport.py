@@ -1,8 +1,8 @@
-"""The way to the service, over real sockets on loopback.
+"""Exchanges with the service, over real sockets on loopback.
 
-The servers are of two kinds. A Peer is a thread with one raw connection that
-does as its test says, byte for byte; and there is the HTTP server of the
-standard library, which nobody here wrote.
+There are two kinds of servers. A Peer is a thread that serves one connection and
+sends what its test says, byte for byte. The other is the HTTP server of the
+standard library, which shares no code with this project.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     Behaviour = Callable[[socket.socket], None]
     Serve = Callable[..., "Peer"]
 
-BOUND = 10.0  # seconds after which something that should have come counts as lost
-ENDLESS = 64 * 1024 * 1024  # bytes that nobody should read to their end
+BOUND = 10.0  # seconds to wait for something that should come
+ENDLESS = 64 * 1024 * 1024  # bytes, more than the client may ever read
 V4, V6 = "127.0.0.1", "::1"
 CONNECT = _TimedSocket.connect
 SIGNAL = wire.state_request("booted")
@@ -103,7 +103,7 @@ class Peer:
 
 
 class TickingClock(SocketClock):
-    """A clock that ticks a second with every look, for others to hear."""
+    """A clock that each reading advances by a second, and that sends a byte then."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ def read_request(connection: socket.socket) -> bytes:
 
 
 def endlessly(prefix: bytes, unit: bytes) -> Behaviour:
-    """Send `prefix`, and `unit` until the client has had enough."""
+    """Send `prefix`, then `unit` again and again until the client hangs up."""
 
     def behave(connection: socket.socket) -> None:
         connection.sendall(prefix)
@@ -159,7 +159,7 @@ def endlessly(prefix: bytes, unit: bytes) -> Behaviour:
 
 
 def dripping(clock: TickingClock, prefix: bytes, unit: bytes) -> Behaviour:
-    """Send `prefix`, and `unit` each time that the client looks at its clock."""
+    """Send `prefix`, then `unit` each time that the client reads its clock."""
 
     def behave(connection: socket.socket) -> None:
         connection.sendall(prefix)
@@ -190,7 +190,7 @@ def refusing(host: str = V4) -> Endpoint:
 
 
 def was_called(listener: socket.socket) -> bool:
-    """Tell whether anybody connected: the kernel queues them, served or not."""
+    """Return whether anybody connected; the kernel accepts connections by itself."""
     listener.settimeout(0)
     try:
         listener.accept()[0].close()
@@ -201,7 +201,7 @@ def was_called(listener: socket.socket) -> bool:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Return what starts a Peer, and is sure that it ends."""
+    """Yield a function that starts a Peer; all of them must end with the test."""
     peers: list[Peer] = []
 
     def start(behaviour: bytes | Behaviour, host: str = V4) -> Peer:
@@ -215,7 +215,7 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left_open() -> Iterator[None]:
-    """Make a socket that was forgotten say so here: warnings are errors."""
+    """Fail the test that left a socket open: its warning is an error."""
     yield
     gc.collect()
 
@@ -246,7 +246,7 @@ def taken_apart(request: bytes) -> tuple[bytes, dict[str, str], bytes]:
 # What goes out.
 
 
-def test_the_signal_is_on_the_wire_what_the_capture_shows(serve: Serve) -> None:
+def test_the_signal_on_the_wire_is_that_of_the_capture(serve: Serve) -> None:
     peer = serve(ACKNOWLEDGED)
     ask(peer)
     assert taken_apart(peer.request) == (
@@ -263,7 +263,7 @@ def test_the_signal_is_on_the_wire_what_the_capture_shows(serve: Serve) -> None:
     )
 
 
-def test_the_signal_looks_as_curl_sends_it(serve: Serve) -> None:
+def test_the_signal_looks_as_if_curl_had_sent_it(serve: Serve) -> None:
     if shutil.which("curl") is None:
         pytest.skip("there is no curl on this machine")
     assert SIGNAL.body is not None
@@ -280,13 +280,13 @@ def test_the_signal_looks_as_curl_sends_it(serve: Serve) -> None:
     line, headers, body = taken_apart(ours.request)
     curl_line, curl_headers, curl_body = taken_apart(theirs.request)
     assert (line, body) == (curl_line, curl_body)
-    # Ours names itself, and says that it wants a body as it is.
+    # Ours has a User-Agent of its own, and asks for an uncompressed body.
     assert headers.keys() - curl_headers.keys() == {"accept-encoding"}
     for name in ("accept", "content-type", "content-length"):
         assert headers[name] == curl_headers[name]
 
 
-def test_the_question_for_the_document_has_no_body(serve: Serve) -> None:
+def test_the_request_for_the_document_has_no_body(serve: Serve) -> None:
     peer = serve(ACKNOWLEDGED)
     ask(peer, DOCUMENT)
     line, headers, body = taken_apart(peer.request)
@@ -294,14 +294,14 @@ def test_the_question_for_the_document_has_no_body(serve: Serve) -> None:
     assert headers.keys() == {"host", "user-agent", "accept", "accept-encoding"}
 
 
-def test_an_ipv6_address_stands_in_brackets_in_the_host_header(serve: Serve) -> None:
+def test_an_ipv6_address_is_in_brackets_in_the_host_header(serve: Serve) -> None:
     peer = serve(ACKNOWLEDGED, V6)
     ask(peer)
     _, headers, _ = taken_apart(peer.request)
     assert headers["host"] == f"[::1]:{peer.endpoint.port}"
 
 
-def test_a_name_works_where_a_person_gives_one(serve: Serve) -> None:
+def test_a_host_name_is_resolved_and_sent_in_the_host_header(serve: Serve) -> None:
     peer = serve(ACKNOWLEDGED)
     named = Endpoint("host", peer.endpoint.port)
     asked = []
@@ -338,7 +338,7 @@ def test_without_a_resolver_a_name_is_unreachable() -> None:
         Service([Endpoint("localhost")], SocketClock()).exchange(SIGNAL, 10)
 
 
-def test_a_name_has_half_a_minute_and_what_that_takes_is_taken_from_the_budget(
+def test_a_look_up_may_take_30_seconds_and_counts_against_the_budget(
     clock: SocketClock,
 ) -> None:
     seconds: list[float] = []
@@ -355,7 +355,7 @@ def test_a_name_has_half_a_minute_and_what_that_takes_is_taken_from_the_budget(
     assert seconds == [30.0, 2.0]
 
 
-def test_a_name_that_is_not_answered_for_leaves_the_next_address_its_share(
+def test_a_look_up_without_an_answer_leaves_the_next_address_its_share(
     serve: Serve,
 ) -> None:
     clock = SocketClock()
@@ -372,7 +372,7 @@ def test_a_name_that_is_not_answered_for_leaves_the_next_address_its_share(
 
 
 @pytest.mark.parametrize("host", [V4, V6])
-def test_for_an_address_the_resolver_is_not_asked(
+def test_an_address_is_not_looked_up(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     peer = serve(ACKNOWLEDGED, host)
@@ -460,7 +460,7 @@ def test_a_refused_connection_leads_to_the_next_address(serve: Serve) -> None:
     assert (reply.status, found) == (200, peer.endpoint)
 
 
-def test_each_address_that_is_asked_is_told_before(serve: Serve) -> None:
+def test_begin_is_told_each_address_before_it_is_asked(serve: Serve) -> None:
     peer, told = serve(ACKNOWLEDGED), list[str]()
     service = Service([refusing(V6), peer.endpoint], SocketClock(), begin=told.append)
     service.exchange(SIGNAL, 10)
@@ -556,11 +556,11 @@ def test_addresses_that_lead_nowhere_share_the_budget(
     assert black_hole.waits == pytest.approx(allowed)
 
 
-def test_what_the_first_address_took_is_not_left_for_the_second(
+def test_time_that_one_address_took_is_not_left_for_the_next(
     black_hole: BlackHole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def connect_ex(_self: socket.socket, _address: tuple[str, int]) -> int:
-        black_hole.now += 4 / 3  # as on a machine that is busy
+        black_hole.now += 4 / 3  # as on a busy machine
         return errno.EINPROGRESS
 
     monkeypatch.setattr(_TimedSocket, "connect_ex", connect_ex)
@@ -623,7 +623,7 @@ def test_a_connection_that_breaks_before_the_request_is_broken_off(
 
 
 def tried(service: Service, outcome: Exception | None = None) -> Endpoint:
-    """Make one try, which ends as it is told; return the address that it asked."""
+    """Make one try with this outcome; return the address that it asked."""
     asked: list[Endpoint] = []
 
     def operation() -> None:
@@ -694,7 +694,7 @@ def test_an_overload_is_held_against_no_address(
     assert [tried(service, overload) for _ in range(5)] == [first] * 5
 
 
-def test_what_no_address_took_is_held_against_none(
+def test_a_try_that_reached_no_address_is_held_against_none(
     both: tuple[Service, Endpoint, Endpoint],
 ) -> None:
     service, first, _ = both
@@ -712,7 +712,7 @@ def test_a_try_returns_what_its_operation_does() -> None:
     assert Service([], SocketClock()).attempt(lambda: 7) == 7
 
 
-# From which port it comes.
+# The source port.
 
 
 @pytest.fixture
@@ -723,7 +723,7 @@ def reserved() -> None:
 
 @pytest.mark.usefixtures("reserved")
 @pytest.mark.parametrize("host", [V4, V6])
-def test_a_reserved_port_is_what_the_service_sees(serve: Serve, host: str) -> None:
+def test_the_service_sees_a_reserved_source_port(serve: Serve, host: str) -> None:
     seen = []
 
     def look(connection: socket.socket) -> None:
@@ -754,7 +754,7 @@ def test_a_reserved_port_that_is_taken_is_passed_over(
             transport.reserved_socket(family)
 
 
-def test_who_may_not_have_a_reserved_port_is_told_and_nothing_is_sent(
+def test_without_the_right_to_a_reserved_port_nothing_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(*_: object) -> None:
@@ -769,7 +769,7 @@ def test_who_may_not_have_a_reserved_port_is_told_and_nothing_is_sent(
         assert not was_called(first)
 
 
-def test_no_resolver_is_asked_what_any_address_is(
+def test_binding_a_reserved_port_asks_no_resolver(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = []
@@ -779,7 +779,7 @@ def test_no_resolver_is_asked_what_any_address_is(
     assert asked == ["0.0.0.0", "::"]  # noqa: S104 - expected, not listened on
 
 
-def test_somebody_else_may_open_the_sockets(serve: Serve) -> None:
+def test_the_caller_may_supply_the_sockets(serve: Serve) -> None:
     peer = serve(ACKNOWLEDGED)
     handed = socket.socket()
     handed.bind((V4, 0))
@@ -791,7 +791,7 @@ def test_somebody_else_may_open_the_sockets(serve: Serve) -> None:
 
 @pytest.mark.parametrize("number", [errno.EADDRINUSE, errno.EADDRNOTAVAIL])
 @pytest.mark.parametrize(("taken", "tries"), [(7, 8), (99, 8)])
-def test_a_source_port_in_time_wait_is_followed_by_others_but_not_without_end(
+def test_after_a_source_port_in_use_at_most_seven_others_are_tried(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, number: int, taken: int, tries: int
 ) -> None:
     peer = serve(ACKNOWLEDGED)
@@ -811,7 +811,7 @@ def test_a_source_port_in_time_wait_is_followed_by_others_but_not_without_end(
     assert len(asked) == tries
 
 
-# How much of it is read.
+# How much of the reply is read.
 
 
 def test_a_reply_comes_with_its_status_headers_and_body(serve: Serve) -> None:
@@ -837,7 +837,7 @@ def test_a_chunked_body_is_put_together(serve: Serve) -> None:
     assert reply.body == b"STATE_DETAIL=booted\n"
 
 
-def test_a_reply_to_continue_is_passed_over(serve: Serve) -> None:
+def test_a_100_continue_reply_is_skipped(serve: Serve) -> None:
     reply = ask(serve(b"HTTP/1.1 100 Continue\r\n\r\n" + ACKNOWLEDGED))
     assert (reply.status, reply.body) == (200, b"STATE_DETAIL=booted\n")
 
@@ -856,7 +856,7 @@ def test_a_reply_that_can_have_no_body_has_none(serve: Serve, status: int) -> No
     ],
 )
 @pytest.mark.parametrize("framing", ["length", "end", "chunks"])
-def test_a_body_of_the_limit_is_whole_and_a_byte_more_is_not(
+def test_a_body_at_the_limit_is_complete_and_one_byte_more_is_not(
     serve: Serve, request_: Request, limit: int, framing: str
 ) -> None:
     def reply(body: bytes) -> bytes:
@@ -885,13 +885,13 @@ def test_a_body_of_the_limit_is_whole_and_a_byte_more_is_not(
         ),
     ],
 )
-def test_of_a_body_without_end_only_the_limit_is_read(
+def test_an_endless_body_is_read_only_up_to_the_limit(
     serve: Serve, request_: Request, head: bytes
 ) -> None:
     peer = serve(endlessly(b"HTTP/1.1 200 OK\r\n" + head, b"x" * 4096))
     reply = ask(peer, request_)
     assert (len(reply.body), reply.truncated) == (request_.limit, True)
-    peer.join()  # it was hung up on
+    peer.join()  # the client has hung up
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "x-gzip", "gzip, gzip"])
@@ -972,7 +972,7 @@ def test_a_reply_that_ends_too_early_is_broken_off(
         ),
     ],
 )
-def test_what_is_not_http_is_broken_off(serve: Serve, reply: bytes) -> None:
+def test_a_reply_that_is_not_http_is_broken_off(serve: Serve, reply: bytes) -> None:
     with pytest.raises(BrokenOffError) as caught:
         ask(serve(reply))
     assert str(caught.value) == "127.0.0.1: the reply broke off or is not HTTP"
@@ -1008,7 +1008,7 @@ def test_a_reply_that_drips_is_broken_off_when_its_time_has_passed(
         peer = serve(dripping(clock, prefix, unit))
         with pytest.raises(BrokenOffError, match=r"^127\.0\.0\.1: no answer in time$"):
             ask(peer, clock=clock)
-        # And six looks at the clock that belong to no byte.
+        # Six more readings of the clock do not wait for a byte.
         assert clock.now - start <= transport.EXCHANGE_SECONDS + 6
         peer.join()
 
@@ -1032,7 +1032,7 @@ def test_a_reply_that_drips_is_broken_off_when_its_time_has_passed(
         ),
     ],
 )
-def test_a_flood_ends_with_the_time_if_not_before(
+def test_a_flood_ends_when_the_time_is_up_if_not_before(
     serve: Serve, prefix: bytes, unit: bytes
 ) -> None:
     with contextlib.closing(TickingClock()) as clock:
@@ -1055,10 +1055,10 @@ def test_a_flood_ends_with_the_time_if_not_before(
         pytest.param(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100, id="continuations"),
     ],
 )
-def test_however_it_is_framed_no_more_is_received_than_a_reply_and_its_head(
+def test_whatever_the_framing_only_a_reply_and_its_head_are_received(
     serve: Serve, prefix: bytes, unit: bytes
 ) -> None:
-    # Time stands still: it is not what ends this. Python 3.15 counts continuations.
+    # The clock stands still: no time limit ends this. Python 3.15 counts continuations.
     peer = serve(endlessly(prefix, unit))
     with pytest.raises(BrokenOffError, match=r"is too long$|is not HTTP$"):
         ask(peer)
@@ -1074,7 +1074,7 @@ def test_a_peer_that_stays_silent_is_left_when_the_time_has_passed(
 @pytest.mark.parametrize(
     ("seconds", "budget", "allowed"), [(5, float("inf"), 5), (5, 2, 2), (3, 5, 3)]
 )
-def test_a_peer_may_be_silent_for_as_long_as_an_exchange_or_what_is_left(
+def test_a_peer_may_be_silent_for_one_exchange_or_for_the_time_left(
     serve: Serve,
     seconds: float,
     budget: float,
@@ -1111,7 +1111,7 @@ def test_a_stop_ends_each_wait(
 
 
 def fill(end: socket.socket) -> None:
-    """Send into a socket until it takes no more."""
+    """Send to a socket until its buffer is full."""
     while Clock().wait_writable(0, end.fileno()):
         end.send(b"x" * 65536)
 
@@ -1125,7 +1125,7 @@ HEADS = [
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_broken_head_is_not_http_at_once(serve: Serve, head: bytes) -> None:
+def test_a_broken_head_is_rejected_at_once(serve: Serve, head: bytes) -> None:
     def behave(connection: socket.socket) -> None:
         body = b"STATE_DETAIL=booted\n"
         connection.sendall(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n" + body)
@@ -1138,7 +1138,7 @@ def test_a_broken_head_is_not_http_at_once(serve: Serve, head: bytes) -> None:
     assert clock.now == start, "it waited for more"
 
 
-def test_a_length_given_twice_alike_is_a_length(serve: Serve) -> None:
+def test_the_same_length_given_twice_is_accepted(serve: Serve) -> None:
     twice = ACKNOWLEDGED.replace(b"\r\n\r\n", b"\r\nContent-Length: 20\r\n\r\n")
     assert ask(serve(twice)).body == b"STATE_DETAIL=booted\n"
 
@@ -1158,7 +1158,7 @@ def test_interim_replies_are_skipped(serve: Serve, interim: bytes) -> None:
     assert "Link" not in reply.headers
 
 
-def test_no_more_is_received_at_once_than_the_bound_whatever_the_buffer(
+def test_one_call_receives_at_most_8192_bytes_whatever_the_buffer(
     serve: Serve,
 ) -> None:
     host, port = serve(endlessly(b"", b"x" * 65536)).endpoint
@@ -1171,7 +1171,7 @@ def test_no_more_is_received_at_once_than_the_bound_whatever_the_buffer(
     assert max(received) <= 8192
 
 
-def test_the_zone_of_an_address_is_for_connecting_and_goes_to_nobody(
+def test_the_zone_of_an_address_is_not_in_the_host_header(
     serve: Serve,
 ) -> None:
     peer = serve(ACKNOWLEDGED, V6)
@@ -1191,7 +1191,7 @@ def test_a_peer_that_does_not_take_the_request_is_left_in_time() -> None:
             service.exchange(large, 0.05)
 
 
-def test_no_time_at_all_is_an_address_that_was_not_reached() -> None:
+def test_without_time_left_no_address_is_asked() -> None:
     with listen() as listener:
         service = Service([endpoint(listener)], SocketClock())
         with pytest.raises(UnreachableError, match="no answer in time"):
@@ -1236,7 +1236,7 @@ def test_every_error_of_urllib3_and_of_a_socket_becomes_ours(
     assert caught.value.__suppress_context__, "the library's error is not shown"
 
 
-# A reply out of pieces that mean something, in which anything may stand.
+# A reply made of meaningful pieces, with anything in between.
 PIECES = st.sampled_from(
     [
         b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n",
@@ -1283,7 +1283,7 @@ def test_whatever_comes_back_is_a_reply_or_an_error_of_ours(
                     connection.close()
 
 
-# Beside a server of another hand, and in a process of its own.
+# With a server that is not ours, and in a process of its own.
 
 
 class _Platform(http.server.BaseHTTPRequestHandler):
@@ -1370,7 +1370,7 @@ except ScwSignalError:
 def test_nothing_is_printed_whatever_the_library_has_to_say(
     serve: Serve, reply: bytes
 ) -> None:
-    """Alone in a process: here pytest would collect the library's log."""
+    """Run it in a process of its own: pytest would collect the library's log."""
     done = subprocess.run(
         [sys.executable, "-W", "always", "-c", ALONE, str(serve(reply).endpoint.port)],
         env={"PYTHONPATH": str(Path(scw_signal.__file__).parent.parent)},
