@@ -1,4 +1,4 @@
-"""What is called of the C library, in which order, and what an error does."""
+"""The sandbox: its calls to the C library, their order, and what an error does."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def box(told: Told, libc: object) -> Sandbox:
     return Sandbox(told.debug.append, told.warn.append, libc)
 
 
-def test_a_life_unveils_the_directory_and_then_only_gives_up(told: Told) -> None:
+def test_the_agent_unveils_its_directory_and_then_only_drops_promises(
+    told: Told,
+) -> None:
     libc = Library(unveil=0, pledge=0)
     confined = box(told, libc)
     confined.hide_files("/var/run/scw_signal")
@@ -81,7 +83,7 @@ def test_a_life_unveils_the_directory_and_then_only_gives_up(told: Told) -> None
     assert told.warn == []
 
 
-def test_without_a_directory_no_file_is_left_to_see_or_promised(told: Told) -> None:
+def test_without_a_directory_no_file_is_visible_or_promised(told: Told) -> None:
     libc = Library(unveil=0, pledge=0)
     confined = box(told, libc)
     confined.hide_files(None)
@@ -100,7 +102,7 @@ def test_each_stage_promises_less_than_the_one_before() -> None:
     assert all(after < before for before, after in itertools.pairwise(stages))
 
 
-def test_a_command_by_hand_pledges_and_hides_nothing(told: Told) -> None:
+def test_a_command_pledges_but_hides_no_files(told: Told) -> None:
     libc = Library(unveil=0, pledge=0)
     box(told, libc).restrict()
     assert libc.called == [("pledge", b"stdio inet dns " + FILES, None)]
@@ -121,7 +123,7 @@ def test_an_error_is_a_warning_and_the_work_goes_on(told: Told, fails: str) -> N
 
 
 @pytest.mark.parametrize("missing", ["unveil", "pledge"])
-def test_a_library_that_lacks_one_has_the_other_called(
+def test_if_the_library_lacks_one_function_the_other_is_called(
     told: Told, missing: str
 ) -> None:
     libc = Library(**{name: 0 for name in ("unveil", "pledge") if name != missing})
@@ -142,7 +144,7 @@ def test_elsewhere_nothing_is_done_and_debug_says_so(told: Told) -> None:
     assert told.warn == []
 
 
-def test_on_openbsd_it_is_the_library_of_this_process_and_its_errno(
+def test_on_openbsd_the_library_of_this_process_is_opened_with_errno(
     told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
@@ -159,8 +161,8 @@ def test_on_openbsd_it_is_the_library_of_this_process_and_its_errno(
     assert len(libc.called) == 1
 
 
-def test_what_would_be_imported_behind_the_lock_is_there_before() -> None:
-    """Alone in a process: here pytest has imported most of it."""
+def test_preload_imports_what_is_needed_after_the_lock_down() -> None:
+    """Look in a new process: here pytest has imported most of these."""
     script = "from scw_signal import sandbox; sandbox.preload()"
     done = subprocess.run(
         [sys.executable, "-c", f"{script}; import sys; print(*sys.modules)"],
@@ -187,7 +189,7 @@ def test_root_becomes_the_user_of_the_agent(monkeypatch: pytest.MonkeyPatch) -> 
     found = sandbox.user_for_root()
     assert found == user
     sandbox.switch_user(user)
-    # Groups first: without root they could not be given up any more.
+    # Groups first: without root they can no longer be changed.
     assert called == [
         ("setgroups", [778]),
         ("setresgid", 778, 778, 778),
@@ -195,7 +197,7 @@ def test_root_becomes_the_user_of_the_agent(monkeypatch: pytest.MonkeyPatch) -> 
     ]
 
 
-def test_there_is_nobody_to_become_without_the_user_or_without_root(
+def test_there_is_no_user_to_switch_to_without_the_account_or_root(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)

@@ -1,4 +1,4 @@
-"""User data: what is a script, what else it may be, and what would run it."""
+"""User data: whether it is a script, what else it is, and what would run it."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def test_what_begins_with_a_hash_and_a_bang_is_a_script(data: bytes) -> None:
         (b"\xff\xfe#\x00!\x00", "begin with #!"),
     ],
 )
-def test_what_is_none_is_called_by_its_name(data: bytes, said: str) -> None:
+def test_the_error_says_what_the_data_is_instead(data: bytes, said: str) -> None:
     assert said in str(not_a_script(data))
 
 
 @given(st.binary())
-def test_whatever_it_is_it_is_a_script_or_one_line_says_why_not(data: bytes) -> None:
+def test_any_data_is_a_script_or_one_line_says_why_not(data: bytes) -> None:
     said = not_a_script(data)
     assert (said is None) == data.startswith(b"#!")
     assert said is None or said.isprintable()
@@ -64,5 +64,7 @@ def test_the_first_line_names_the_interpreter(script: bytes, words: list[str]) -
         (b"#!/bin/sh\n", False),
     ],
 )
-def test_lines_of_dos_are_seen_in_the_first_one(script: bytes, *, dos: bool) -> None:
+def test_dos_line_ends_are_detected_in_the_first_line(
+    script: bytes, *, dos: bool
+) -> None:
     assert has_dos_lines(script) == dos

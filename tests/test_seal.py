@@ -1,7 +1,7 @@
 """scw-seal: what it removes, what it leaves, and the manual that says so.
 
-It runs under mksh. /etc, /var, /home and /root are the test's own, in a mount name
-space, and everything else is read-only there.
+It runs under mksh, in a mount namespace where /etc, /var, /home and /root are the
+test's own, and everything else is read-only.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def server(tmp_path: Path) -> Server:
     return Server(tmp_path / "server")
 
 
-def test_what_is_this_servers_own_goes_and_the_next_boot_is_a_first_one(
+def test_it_removes_what_is_the_servers_own_and_prepares_a_first_boot(
     server: Server,
 ) -> None:
     status, out, err = server.seal()
@@ -136,7 +136,7 @@ def test_what_is_this_servers_own_goes_and_the_next_boot_is_a_first_one(
     assert "shutdown -p now" in out
 
 
-def test_it_shows_what_it_would_do_and_changes_nothing(server: Server) -> None:
+def test_with_n_it_shows_what_it_would_do_and_changes_nothing(server: Server) -> None:
     before = server.contents()
     status, out, err = server.seal("-n")
     assert (status, err) == (0, "")
@@ -166,7 +166,7 @@ def test_resolvers_that_somebody_wrote_stay(server: Server) -> None:
     assert file.read_text() == own
 
 
-def test_what_else_the_next_boot_is_to_run_stays(server: Server) -> None:
+def test_other_lines_in_rc_securelevel_stay(server: Server) -> None:
     server.hook.write_text("sysctl kern.securelevel=2\n")
     server.seal()
     server.is_sealed()
@@ -174,10 +174,10 @@ def test_what_else_the_next_boot_is_to_run_stays(server: Server) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 5, 12, 25])
-def test_one_that_was_interrupted_says_so_and_can_be_run_again(
+def test_if_interrupted_it_says_so_and_can_be_run_again(
     server: Server, number: int
 ) -> None:
-    # In the name space, /var is the test's own, and nothing else can be written.
+    # The count is in /var: in the namespace the test may write there.
     server.stub(
         "rm",
         'echo >>/var/count; [ "$(wc -l </var/count)" -ne '
@@ -203,7 +203,7 @@ def test_another_system_is_left_alone(server: Server) -> None:
     assert server.contents() == before
 
 
-def test_who_is_not_root_may_only_look(server: Server) -> None:
+def test_without_root_only_n_is_allowed(server: Server) -> None:
     server.stub("id", "echo 1000")
     before = server.contents()
     status, out, err = server.seal()
@@ -216,7 +216,9 @@ def test_who_is_not_root_may_only_look(server: Server) -> None:
 
 
 @pytest.mark.parametrize("words", [["-x"], ["now"], ["-n", "now"]])
-def test_another_command_line_is_a_usage_line(server: Server, words: list[str]) -> None:
+def test_a_wrong_command_line_prints_the_usage(
+    server: Server, words: list[str]
+) -> None:
     before = server.contents()
     status, out, err = server.seal(*words)
     assert (status, out) == (2, "")
@@ -224,7 +226,7 @@ def test_another_command_line_is_a_usage_line(server: Server, words: list[str]) 
     assert server.contents() == before
 
 
-def test_without_what_the_next_boot_runs_nothing_is_removed(server: Server) -> None:
+def test_without_first_server_nothing_is_removed(server: Server) -> None:
     (server.path / "here/first-server").unlink()
     before = server.contents()
     status, out, err = server.seal()
@@ -233,7 +235,7 @@ def test_without_what_the_next_boot_runs_nothing_is_removed(server: Server) -> N
     assert server.contents() == before
 
 
-def test_what_cannot_be_removed_is_no_success(server: Server) -> None:
+def test_a_file_that_cannot_be_removed_is_a_failure(server: Server) -> None:
     server.stub("rm", "exit 1")
     status, out, err = server.seal()
     assert (status, "sealed" in out) == (1, False)

@@ -1,4 +1,4 @@
-"""What a command says on a terminal while nothing happens yet."""
+"""What a command shows on a terminal while it waits."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Screen:
         self.text += text
 
     def lines(self) -> list[str]:
-        """Return what stood on the line, one after the other."""
+        """Return the texts that the line showed, in order."""
         return [line.removesuffix("\x1b[K") for line in self.text.split("\r")[1:]]
 
 
@@ -54,7 +54,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Screen]:
     return lambda columns: Screen(monkeypatch, columns)
 
 
-def test_what_changes_stands_first_and_the_rest_is_cut(
+def test_what_changes_comes_first_and_the_rest_is_cut_off(
     screen: Callable[[int], Screen],
 ) -> None:
     narrow = screen(40)
@@ -84,7 +84,7 @@ def test_a_terminal_that_does_not_know_its_width_has_80_columns(
     assert [len(line) for line in it.lines()] == [79]
 
 
-def test_a_wait_is_told_after_a_second_and_then_each_second(
+def test_a_wait_is_shown_after_a_second_and_then_every_second(
     screen: Callable[[int], Screen],
 ) -> None:
     it = screen(80)

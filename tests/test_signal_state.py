@@ -56,7 +56,7 @@ def test_any_printable_state_arrives_as_it_was_typed(service: Emulator) -> None:
 
 
 @pytest.mark.parametrize("state", ["", "x" * 129, "a\nb", "\x1b[31m", "a\u202eb"])
-def test_a_state_that_is_none_is_refused_before_a_packet(
+def test_an_invalid_state_is_refused_and_nothing_is_sent(
     service: Emulator, state: str
 ) -> None:
     status, out, err = signal_state(service, state)
@@ -77,7 +77,7 @@ def test_a_wrong_command_line_is_one_line_and_status_2(
 @pytest.mark.parametrize(
     "fault", ["reset", "429", "429-after=0", "503", "404", "wrong-ack", "truncate"]
 )
-def test_what_passes_is_tried_again_until_it_is_acknowledged(fault: str) -> None:
+def test_after_a_passing_fault_it_tries_until_it_is_acknowledged(fault: str) -> None:
     with Emulator(faults=[f"state/{fault}:2"]) as service:
         assert signal_state(service, "booted").status == 0
         assert [r.target for r in service.requests].count("/state") == 3

@@ -100,7 +100,7 @@ def test_what_it_leaves_behind_is_assignments_for_a_shell(
     assert printed == "booted\n"
 
 
-def test_the_log_has_a_line_a_stage(service: Emulator, tmp_path: Path) -> None:
+def test_the_log_has_a_line_for_each_stage(service: Emulator, tmp_path: Path) -> None:
     _, out, err = agent(service, tmp_path)
     stages = [line.split(": ")[1] for line in err.splitlines()]
     assert out == ""
@@ -114,8 +114,8 @@ def test_the_log_has_a_line_a_stage(service: Emulator, tmp_path: Path) -> None:
 def test_a_service_that_comes_to_its_senses_gets_the_signal(
     tmp_path: Path, fault: str
 ) -> None:
-    # html: /conf denies what a page in the place of an acknowledgement left open.
-    # After an overload the deadline is what brings the second try forward.
+    # html: after a web page, /conf says that the state was not set.
+    # After an overload, the short deadline makes the second try come soon.
     with Emulator(faults=[f"{fault}:1"]) as service:
         assert agent(service, tmp_path, "--deadline", "3").status == 0
         assert state(tmp_path)["TRIES"] == "2"
@@ -186,7 +186,7 @@ def test_a_deadline_that_passes_is_status_1(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_metadata_that_cannot_be_had_does_not_take_the_signal_back(
+def test_a_signal_counts_even_if_the_metadata_is_refused(
     service: Emulator, tmp_path: Path
 ) -> None:
     service.set_faults(["conf/403"])
@@ -334,7 +334,7 @@ def test_two_agents_at_once_both_end_well(service: Emulator, tmp_path: Path) -> 
     assert {path.name for path in tmp_path.iterdir()} == FILES
 
 
-def test_a_file_that_was_half_written_when_it_was_killed_is_cleared_or_hidden(
+def test_a_half_written_file_of_a_killed_agent_does_no_harm(
     service: Emulator, tmp_path: Path
 ) -> None:
     half = tmp_path / f".state.{os.getpid()}"

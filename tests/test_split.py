@@ -1,4 +1,4 @@
-"""The parent of a split agent: it ends as its child does, whatever that was."""
+"""The parent of a split agent ends as its child does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from installed import ENVIRONMENT, PATIENCE
 
-# The child does WORK in place of the agent's; HOOK spoils something before.
+# The child does `work` in place of the agent's; `hook` breaks something before.
 PROGRAM = """
 import os, resource, signal, sys
 from scw_signal import log, privileged
@@ -82,7 +82,7 @@ def test_it_dies_of_the_signal_that_its_child_died_of(number: int) -> None:
     assert (done.returncode, done.stderr) == (-number, "")
 
 
-def test_it_knows_the_fate_of_its_child_where_sigchld_was_ignored() -> None:
+def test_it_gets_the_status_of_its_child_even_if_sigchld_was_ignored() -> None:
     done = life("os._exit(42)", "signal.signal(signal.SIGCHLD, signal.SIG_IGN)")
     assert done.returncode == 42
 
@@ -92,7 +92,7 @@ def test_a_stop_of_the_child_alone_ends_both() -> None:
     assert done.returncode == -signal.SIGTERM
 
 
-def test_a_stop_of_the_parent_ends_a_child_that_is_deaf() -> None:
+def test_a_stop_of_the_parent_ends_a_child_that_blocks_the_signal() -> None:
     done = life(
         "signal.pthread_sigmask(signal.SIG_BLOCK, [15]); os.kill(os.getppid(), 15);"
         " signal.pause()"
@@ -122,7 +122,7 @@ def test_a_duty_that_fails_in_an_unforeseen_way_does_not_end_the_agent() -> None
     ],
     ids=["no socket pair", "no pipe", "no process"],
 )
-def test_where_there_can_be_no_two_processes_it_says_why_and_leaves_nothing_open(
+def test_if_it_cannot_split_it_says_why_and_leaves_nothing_open(
     hook: str, reason: str
 ) -> None:
     done = life("", hook)

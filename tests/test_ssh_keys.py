@@ -63,7 +63,7 @@ def test_the_keys_of_the_account_and_of_tags_are_printed(service: Emulator) -> N
     assert ssh_keys_of(service) == (0, f"{ONE} by account\n{TWO} by tag\n", "")
 
 
-def test_the_emulators_own_key_is_one() -> None:
+def test_the_default_key_of_the_emulator_is_printed() -> None:
     with Emulator() as service:
         status, out, err = ssh_keys_of(service)
     assert (status, out.count("\n"), err) == (0, 1, "")
@@ -74,7 +74,7 @@ def test_no_keys_is_no_output_and_status_0(service: Emulator) -> None:
     assert ssh_keys_of(service) == (0, "", "")
 
 
-def test_a_key_that_is_left_out_is_told_and_no_failure(service: Emulator) -> None:
+def test_a_key_that_is_left_out_is_reported_but_no_failure(service: Emulator) -> None:
     service.set_document(document(f'command="id" {TWO}', ONE))
     status, out, err = ssh_keys_of(service)
     assert (status, out) == (0, f"{ONE}\n")
@@ -84,14 +84,14 @@ def test_a_key_that_is_left_out_is_told_and_no_failure(service: Emulator) -> Non
     )
 
 
-def test_of_many_that_are_left_out_few_are_told(service: Emulator) -> None:
+def test_of_many_keys_left_out_only_a_few_are_reported(service: Emulator) -> None:
     service.set_document(document(*["x"] * 100, ONE))
     status, out, err = ssh_keys_of(service)
     assert (status, out, err.count("\n")) == (0, f"{ONE}\n", 9)
     assert err.endswith("left out: 92 more\n")
 
 
-# For whom
+# Which accounts get keys
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_only_the_accounts_that_are_named_get_keys(
     assert ssh_keys_of(service, *words) == (0, "".join(f"{key}\n" for key in keys), "")
 
 
-def test_for_anybody_else_the_service_is_not_asked(service: Emulator) -> None:
+def test_for_other_accounts_the_service_is_not_asked(service: Emulator) -> None:
     ssh_keys_of(service, "puffy")
     assert service.requests == []
 
@@ -130,7 +130,7 @@ def test_for_anybody_else_the_service_is_not_asked(service: Emulator) -> None:
         ["--url", "http://localhost"],
     ],
 )
-def test_what_is_unsafe_or_slow_at_a_login_is_status_2(words: list[str]) -> None:
+def test_options_unsafe_or_slow_at_a_login_are_status_2(words: list[str]) -> None:
     status, out, err = run("scw-metadata", "--ssh-keys", *words)
     assert (status, out, err.count("\n")) == (2, "", 1)
 
@@ -141,7 +141,7 @@ def test_account_needs_ssh_keys() -> None:
     assert "--account goes with --ssh-keys" in err
 
 
-# From where
+# Where the keys come from
 
 
 def test_the_service_comes_before_what_is_stored(
@@ -158,7 +158,7 @@ def test_a_service_without_keys_is_believed_too(service: Emulator, cache: Path) 
 @pytest.mark.parametrize(
     "fault", ["refuse", "503", "429-after=60", "html", "reset", "drip", "hang", "huge"]
 )
-def test_a_service_in_trouble_leaves_what_is_stored(
+def test_if_the_service_fails_the_stored_keys_are_printed(
     service: Emulator, cache: Path, fault: str
 ) -> None:
     service.set_faults([fault])
@@ -169,7 +169,7 @@ def test_a_service_in_trouble_leaves_what_is_stored(
     assert err.count("\n") == 1
 
 
-def test_trouble_that_passes_is_waited_for(service: Emulator, cache: Path) -> None:
+def test_a_failure_that_passes_is_tried_again(service: Emulator, cache: Path) -> None:
     service.set_faults(["503:1"])
     assert ssh_keys_of(service, "--run-dir", str(cache)) == (0, f"{ONE}\n", "")
 
@@ -199,7 +199,7 @@ def test_nothing_is_written(
     assert not directory.exists()
 
 
-# How long
+# How long it takes
 
 
 def test_the_bounds_add_up_to_three_seconds() -> None:
@@ -208,7 +208,7 @@ def test_the_bounds_add_up_to_three_seconds() -> None:
     assert longest < ssh_keys.KILL_AFTER_SECONDS <= 3.0 - starting
 
 
-def test_a_process_that_stands_still_is_ended_by_the_kernel(tmp_path: Path) -> None:
+def test_a_process_that_hangs_is_ended_by_the_kernel(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")  # writing to it blocks when it is full
     with (tmp_path / "fifo").open("r+b", buffering=0) as full:
         os.set_blocking(full.fileno(), False)
@@ -280,12 +280,12 @@ class Sshd(NamedTuple):
 def sshd_program() -> list[str]:
     """Return how to run sshd, or skip the test.
 
-    With a /run of its own: Debian's needs a directory there, and notes in
-    another file who logs in.
+    It gets a /run of its own: Debian's sshd needs a directory there, and records
+    logins in a file there.
     """
     if os.geteuid() != 0:
         pytest.skip("running sshd takes root")
-    # It starts itself anew for a connection, and wants to know its whole path.
+    # It executes itself again for each connection, so it needs an absolute path.
     program = shutil.which("sshd", path=ENVIRONMENT["PATH"])
     if program is None or shutil.which("ssh") is None:
         pytest.skip("OpenSSH is not installed here")
@@ -316,7 +316,7 @@ AuthorizedKeysCommandUser {command_user()}
 
 
 def command_user() -> str:
-    """Return nobody, or root where nobody may not run this Python."""
+    """Return "nobody", or "root" if that user cannot run this Python."""
     tried = subprocess.run(
         ["sh", "-c", '"$0" --version', BIN / "scw-metadata"],
         user=pwd.getpwnam("nobody").pw_uid,
@@ -328,10 +328,10 @@ def command_user() -> str:
 
 @contextmanager
 def running(directory: Path, service: Emulator) -> Iterator[Sshd]:
-    """Run sshd with its files in a directory that only root may write."""
+    """Run sshd with its files in a directory that only root may write to."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    # sshd wants this, and every directory above it, to be root's alone.
+    # sshd requires that only root may write to this and the directories above it.
     command = shutil.copy(BIN / "scw-metadata", directory)
     sshd = Sshd(port, directory)
     sshd.make_key("host")
@@ -385,7 +385,7 @@ def test_a_key_added_in_the_console_works_at_the_next_login(
     assert not sshd.login("first"), "it was taken away"
 
 
-def test_when_the_service_is_down_the_keys_of_the_boot_work(
+def test_when_the_service_is_down_the_keys_stored_at_boot_work(
     sshd: Sshd, service: Emulator
 ) -> None:
     key = sshd.make_key("stored")
@@ -414,7 +414,7 @@ def test_a_key_with_options_lets_nobody_in(sshd: Sshd, service: Emulator) -> Non
     assert not sshd.login("good")
 
 
-def test_sshd_takes_what_the_manual_says(tmp_path: Path) -> None:
+def test_sshd_accepts_the_example_in_the_manual(tmp_path: Path) -> None:
     sshd_program()
     page = (ROOT / "packaging" / "man" / "scw-metadata.1").read_text()
     example = page[page.index("\nMatch User root") :].split("\n.Ed", 1)[0]
@@ -430,7 +430,7 @@ def test_sshd_takes_what_the_manual_says(tmp_path: Path) -> None:
         text=True,
         timeout=PATIENCE,
         check=True,
-    ).stdout.lower()  # newer ones write AuthorizedKeysCommand
+    ).stdout.lower()  # newer versions write AuthorizedKeysCommand
     assert (
         "authorizedkeyscommand /usr/local/bin/scw-metadata --ssh-keys %u\n" in effective
     )

@@ -22,12 +22,12 @@ from scw_signal.stop import SIGNALS, Stop
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BOUND = 10.0  # seconds; a wait that is not stopped lasts them
+BOUND = 10.0  # seconds; a wait lasts this long if it is not stopped
 
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Put the signals back, so that a test which fails does not spoil the next."""
+    """Restore the handlers, so that a failed test does not spoil the next."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     for number, handler in before.items():
@@ -56,14 +56,14 @@ def test_a_signal_that_came_before_ends_the_next_wait() -> None:
             Clock(stop).wait(math.inf)
 
 
-def test_a_mere_look_hears_it_too() -> None:
+def test_a_wait_of_no_seconds_hears_it_too() -> None:
     with Stop() as stop:
         kill(signal.SIGTERM)
         with pytest.raises(Stopped):
             Clock(stop).wait(0)
 
 
-def test_it_comes_before_what_is_readable() -> None:
+def test_a_stop_comes_before_readable_data() -> None:
     here, there = socket.socketpair()
     with here, there, Stop() as stop:
         there.send(b"!")
@@ -72,7 +72,7 @@ def test_it_comes_before_what_is_readable() -> None:
             Clock(stop).wait(BOUND, here.fileno())
 
 
-def test_waiting_to_write_is_stopped_as_well() -> None:
+def test_a_wait_for_writing_is_stopped_as_well() -> None:
     here, there = socket.socketpair()
     with here, there, Stop() as stop:
         here.settimeout(0)
@@ -84,7 +84,7 @@ def test_waiting_to_write_is_stopped_as_well() -> None:
             Clock(stop).wait_writable(BOUND, here.fileno())
 
 
-def test_once_stopped_every_further_wait_is() -> None:
+def test_once_stopped_every_further_wait_is_stopped_too() -> None:
     with Stop() as stop:
         kill(signal.SIGINT)
         for _ in range(3):
@@ -131,7 +131,7 @@ def test_an_error_on_its_way_out_is_not_replaced() -> None:
         fail()
 
 
-def test_what_was_set_before_is_set_again() -> None:
+def test_the_earlier_handlers_are_restored() -> None:
     heard: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: heard.append(number))
     with Stop():
@@ -185,7 +185,7 @@ def test_the_thread_of_a_look_up_gets_neither_signal() -> None:
     assert not set(SIGNALS) & signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-# In processes of their own: hooks and forks stay for good.
+# In processes of their own, as hooks for fork(2) cannot be removed.
 BEGIN = """
 import os, signal, sys
 from scw_signal.clock import Clock
@@ -226,7 +226,7 @@ def script(code: str) -> str:
     ],
     ids=["before a fork", "after a fork", "in a finalizer", "in a class body"],
 )
-def test_a_signal_is_not_lost_where_exceptions_are(place: str) -> None:
+def test_a_signal_is_not_lost_where_exceptions_are_lost(place: str) -> None:
     code = f"""
 with Stop() as stop:
     term = lambda: os.kill(os.getpid(), signal.SIGTERM)
@@ -249,7 +249,7 @@ with Stop() as stop:
     assert script(code) == "1 0"
 
 
-def test_a_signal_before_the_fork_is_that_of_the_parent() -> None:
+def test_a_signal_before_the_fork_is_for_the_parent_alone() -> None:
     code = """
 with Stop() as stop:
     os.kill(os.getpid(), signal.SIGTERM)

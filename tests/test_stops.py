@@ -1,8 +1,8 @@
-"""A stop at any moment of a life ends all of it, within a second, of that signal.
+"""A stop at any moment ends the agent by that signal, in a second, and leaves nothing.
 
-The moments are drawn; what a stop of a given kind does stands in test_stop.py and
-test_split.py. Everything that the agent has started and left becomes a child of
-the test, as orphans do of the nearest subreaper, so nothing of it can hide.
+The moments are random; test_stop.py and test_split.py test each kind of stop. The
+test makes itself a subreaper, so processes that the agent leaves behind become its
+children, and it finds them all.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("commands")
 
-STOPS = 25  # of each life, or when soaking:
+STOPS = 25  # in each test, or when soaking:
 MANY_STOPS = 250
 SECONDS = 1.0  # from the stop to the end of everything
-LATEST = 0.7  # seconds after the start, when both lives are in their last wait
+LATEST = 0.7  # seconds after the start; by then both agents are in their last wait
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 SCRIPT = b"#!/bin/sh\ntrap '' HUP\nsleep 300 & sleep 300\n"
 
@@ -59,7 +59,7 @@ def draws(seed: int, count: int) -> Iterator[Draw]:
 
 
 def children() -> set[int]:
-    """Return the processes below this one that have not been waited for."""
+    """Return the child processes that have not been waited for."""
     found = set()
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):
@@ -88,7 +88,7 @@ def others() -> Iterator[set[int]]:
 
 
 def left_after(started: float, others: set[int]) -> list[str]:
-    """Return what is still there of a life that has been stopped, and kill it."""
+    """Return the commands that a stopped agent has left running, and kill them."""
     left: set[int] = set()
     while time.monotonic() < started + SECONDS:
         left = children() - others
@@ -107,12 +107,12 @@ def left_after(started: float, others: set[int]) -> list[str]:
 
 
 def stop(command: list[str], draw: Draw, others: set[int]) -> str:
-    """Begin a life and stop it; return what was wrong with how it ended."""
+    """Start an agent and stop it; return what was wrong with its end."""
     with tempfile.TemporaryFile() as log:
         life = subprocess.Popen(
             command, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stderr=log
         )
-        time.sleep(draw.after)  # a moment that was drawn, not a wait for something
+        time.sleep(draw.after)  # a random moment, not a wait for something
         started = time.monotonic()
         for number in draw.numbers:
             for each in descendants(life.pid) if draw.everybody else [life.pid]:
@@ -127,7 +127,7 @@ def stop(command: list[str], draw: Draw, others: set[int]) -> str:
     life.kill()
     life.wait()
     if "KeyboardInterrupt" in said:
-        return ""  # before our first line: the interpreter's, which may lose it
+        return ""  # Python's own handler, before our first line, may lose a signal
     stopped = said.count("stopped by")
     if left or status is None:
         return f"goes on after {SECONDS} s: {left}: {said}"
