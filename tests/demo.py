@@ -79,7 +79,7 @@ def main() -> int:
         url = service.stdout.readline().strip()
         print(BEGINNING.format(url=url))
         print(f"{DIM}seconds  who       what{OFF}")
-        # The service's lines begin with a clock of its own.
+        # Each line of the service begins with its own time.
         follow("service", service.stdout, lambda line: line.strip().partition(" ")[2])
         agent = subprocess.Popen(
             [
@@ -107,7 +107,7 @@ def main() -> int:
 
 
 def show_until_agent_ends(lines: queue.SimpleQueue[Line]) -> None:
-    """Print the lines of both as they come; raises queue.Empty when none does."""
+    """Print the lines of both as they come; raises queue.Empty if none comes."""
     while True:
         seconds, who, text = lines.get(timeout=PATIENCE)
         if text is None and who == "agent":

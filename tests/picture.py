@@ -1,6 +1,6 @@
 """picture.py FILE COMMAND ...: run a command on a terminal, and draw what it shows.
 
-The picture is an SVG of the terminal when the command has ended. Needs rich.
+The picture is an SVG of the terminal after the command has ended. Needs rich.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     console = Console(record=True, width=WIDTH, file=io.StringIO())
     console.print(Text.from_ansi(f"$ make demo\n{shown(command)}"))
     svg = console.export_svg(title="make demo")
-    # Viewers need not fetch a font: any of fixed width will do.
+    # Viewers need not fetch a font: any monospaced one will do.
     svg = re.sub(r"@font-face \{.*?\}\s*|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = svg.replace("<text ", '<text xml:space="preserve" ')  # some viewers trim
     Path(target).write_text(svg)

@@ -41,7 +41,7 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def opened(directory: Path) -> Iterator[Store]:
-    """Return a store with one file, and be sure that no descriptor is forgotten."""
+    """Yield a store with one file; afterwards no descriptor may be left open."""
     before = descriptors()
     opened = Store(str(directory))
     opened.write("state", OLD)
@@ -182,11 +182,13 @@ def test_a_name_that_must_outlive_a_power_loss_is_synced_with_its_directory(
     found.close()
 
 
-def test_what_is_not_there_is_removed_already(opened: Store) -> None:
+def test_removing_a_missing_file_is_no_error(opened: Store) -> None:
     opened.remove("instance")
 
 
-def test_what_cannot_be_removed_is_an_error(opened: Store, directory: Path) -> None:
+def test_a_file_that_cannot_be_removed_is_an_error(
+    opened: Store, directory: Path
+) -> None:
     (directory / "instance").mkdir()
     with pytest.raises(StoreError, match=r"/instance: "):
         opened.remove("instance")
@@ -260,7 +262,7 @@ def test_a_link_planted_at_the_last_moment_is_not_written_through(
     assert contents(directory) == {"state": OLD}
 
 
-def test_what_a_killed_process_of_our_number_left_is_no_obstacle(
+def test_a_file_left_by_a_killed_process_with_our_id_is_no_obstacle(
     opened: Store, directory: Path
 ) -> None:
     (directory / TEMPORARY).write_bytes(b"half of a fi")
@@ -301,7 +303,7 @@ def test_a_directory_that_is_exchanged_afterwards_is_not_written_to(
     assert contents(moved) == {"state": NEW}
 
 
-# Where it cannot be written.
+# When it cannot be written.
 
 
 @pytest.mark.parametrize(
@@ -380,7 +382,7 @@ def test_a_directory_that_may_not_be_written_is_an_error(
     directory.chmod(0o555)
     user = os.geteuid()
     try:
-        if user == 0:  # whom no mode stops
+        if user == 0:  # modes do not stop root
             os.seteuid(NOBODY)
         with pytest.raises(StoreError, match="Permission denied"):
             opened.write("state", NEW)
@@ -470,7 +472,7 @@ def a_dangling_link(path: Path) -> None:
 
 
 @pytest.mark.parametrize("plant", [a_file, a_link_to_a_directory, a_dangling_link])
-def test_what_is_no_directory_is_not_opened(
+def test_only_a_real_directory_is_opened(
     directory: Path, plant: Callable[[Path], None]
 ) -> None:
     plant(directory)
@@ -490,7 +492,7 @@ def test_only_the_directory_itself_is_made_and_none_above_it(directory: Path) ->
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "x" * 5000, "\udcff\ud800"])
-def test_a_name_that_can_be_none_is_an_error(name: str) -> None:
+def test_an_impossible_name_is_an_error(name: str) -> None:
     with pytest.raises(StoreError):
         Store(name)
 
@@ -501,7 +503,7 @@ def test_the_directory_is_not_handed_to_other_programs(opened: Store) -> None:
 
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """Return a list of what is given away."""
+    """Return a list that records the calls of fchown(2)."""
     given: list[tuple[int, ...]] = []
     monkeypatch.setattr(os, "fchown", lambda *arguments: given.append(arguments))
     return given
@@ -514,7 +516,7 @@ def test_a_directory_that_was_made_here_can_be_given_away(
     assert given == [(opened._descriptor, 123, 456)]
 
 
-def test_a_directory_of_somebody_else_is_not_given_away(
+def test_a_directory_that_existed_before_is_not_given_away(
     directory: Path, given: list[tuple[int, ...]]
 ) -> None:
     directory.mkdir()
@@ -524,7 +526,7 @@ def test_a_directory_of_somebody_else_is_not_given_away(
     assert given == []
 
 
-def test_the_usual_directory_is_given_away_though_it_was_there(
+def test_the_usual_directory_is_given_away_even_if_it_existed(
     directory: Path, given: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "RUN_DIRECTORY", str(directory))
@@ -544,9 +546,7 @@ def test_a_file_is_read_as_text(opened: Store, directory: Path) -> None:
     assert store.read(str(directory), store.METADATA_FLAT) == text
 
 
-def test_where_there_is_no_file_there_is_no_text(
-    directory: Path, opened: Store
-) -> None:
+def test_what_cannot_be_read_as_text_is_none(directory: Path, opened: Store) -> None:
     opened.write("binary", b"\xff\xfe")
     (directory / "folder").mkdir()
     (directory / "nowhere").symlink_to("missing")
@@ -561,7 +561,7 @@ def test_reading_is_not_held_up_by_a_fifo(opened: Store, directory: Path) -> Non
     assert store.read(str(directory), "fifo") is None
 
 
-def test_a_file_larger_than_the_agent_leaves_is_not_read(
+def test_a_file_larger_than_the_limit_is_not_read(
     opened: Store, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "READ_LIMIT", len(NEW))

@@ -46,7 +46,7 @@ def test_the_lines_and_tabs_of_a_text_are_kept() -> None:
 
 @unhurried
 @given(HOSTILE, st.integers(3, 60))
-def test_what_is_shown_on_one_line_is_printable_and_no_longer_than_that(
+def test_a_shown_line_is_printable_and_no_longer_than_asked_for(
     value: str, most: int
 ) -> None:
     shown = terminal.printable(value, most)

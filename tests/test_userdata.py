@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("commands")
 
 @pytest.fixture
 def root() -> None:
-    """Root only: the ports below 1024 are its own."""
+    """Skip the test unless this is root, which alone has the ports below 1024."""
     if os.geteuid() != 0:
         pytest.skip("only root has the ports below 1024")
 
@@ -120,13 +120,13 @@ class TestForRoot:
         assert userdata(service, *words) == (3, "", said)
 
     @pytest.mark.parametrize("words", [["Rolle"], ["-d", "roles"]])
-    def test_a_key_that_is_not_there_is_told_with_those_that_are_near(
+    def test_for_a_missing_key_similar_keys_are_named(
         self, service: Emulator, words: list[str]
     ) -> None:
         said = f"scw-userdata: no such key in the user data: {words[-1]} (near: role)\n"
         assert userdata(service, *words) == (3, "", said)
 
-    def test_a_list_that_fails_does_not_hold_up_what_is_known(
+    def test_a_missing_key_is_reported_even_if_the_list_fails(
         self, service: Emulator
     ) -> None:
         service.set_faults(["user_data/404:1", "user_data/503"])
@@ -135,7 +135,7 @@ class TestForRoot:
         assert len(service.requests) == 2
 
     @pytest.mark.parametrize("status", ["400", "403"])
-    def test_a_refusal_has_one_line_that_speaks_of_the_source_port(
+    def test_a_refusal_is_one_line_that_mentions_the_source_port(
         self, service: Emulator, status: str
     ) -> None:
         service.set_faults([f"user_data/{status}"])
@@ -168,7 +168,7 @@ class TestForRoot:
         assert err.startswith("scw-userdata: ")
         assert err.count("\n") == 1
 
-    def test_what_passes_is_tried_again(self, service: Emulator) -> None:
+    def test_a_failure_that_passes_is_tried_again(self, service: Emulator) -> None:
         service.set_faults(["user_data/503:2"])
         assert in_bytes(service, "role") == b"web"
 
@@ -180,7 +180,7 @@ class TestForRoot:
         assert in_bytes(service, "-d", "new") == b""
         assert "new" not in service.user_data
 
-    def test_it_is_asked_over_ipv6(self) -> None:
+    def test_it_works_over_ipv6(self) -> None:
         with Emulator(host="::1", user_data={"role": b"web"}) as service:
             assert userdata(service, "role") == (0, "web", "")
 
@@ -190,7 +190,7 @@ class TestForRoot:
         assert userdata(service, "--", "role", "-d").status == 0
         assert service.user_data["role"] == b"-d"
 
-    def test_the_source_port_is_below_1024_and_each_time_another(
+    def test_the_source_port_is_below_1024_and_different_each_time(
         self, service: Emulator
     ) -> None:
         for _ in range(5):  # the port before is in TIME_WAIT
@@ -207,7 +207,7 @@ class TestForRoot:
         env = {**where, "METADATA_IP": "127.0.0.2"}
         assert run("scw-userdata", "role", env=env).out == "web"
 
-    def test_a_variable_that_is_no_address_is_the_one_that_is_named(self) -> None:
+    def test_the_variable_that_holds_no_address_is_named(self) -> None:
         status, out, err = run("scw-userdata", env={"USERDATA_IP": "no address"})
         assert (status, out) == (2, "")
         assert err.startswith("scw-userdata: USERDATA_IP and METADATA_PORT do not")
@@ -227,7 +227,7 @@ class TestForRoot:
 
 
 @pytest.mark.parametrize("words", [[], ["role"], ["role", "db"], ["-d", "role"]])
-def test_nobody_but_root_is_told_so_and_nothing_is_sent(
+def test_without_root_it_says_so_and_sends_nothing(
     service: Emulator, words: list[str]
 ) -> None:
     first = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")  # as in a container

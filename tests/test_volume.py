@@ -34,7 +34,7 @@ boundend: 19531216
   c:         {total:8}                0  unused                    
   h:         16516496          3014720  4.2BSD   2048 16384 12960 # /home
   i:           532480               64   MSDOS                    
-"""  # noqa: W291 - it does
+"""  # noqa: W291 - it prints trailing blanks
 END = 3014720 + 16516496  # of h
 
 
@@ -50,7 +50,7 @@ def examined(
     return volume.examine(run)
 
 
-def test_a_volume_that_is_used_to_its_end_is_well() -> None:
+def test_a_volume_that_is_used_to_its_end_is_fine() -> None:
     assert examined(END + 34) == (True, "all of sd0 is used")
 
 
@@ -62,16 +62,14 @@ def test_a_volume_that_is_used_to_its_end_is_well() -> None:
         (10**12 // 512, (False, "1000.0 GB of sd0 are unused; see scw-signald(8)")),
     ],
 )
-def test_a_volume_that_was_enlarged_is_told(
-    more: int, expected: tuple[bool, str]
-) -> None:
+def test_an_enlarged_volume_is_reported(more: int, expected: tuple[bool, str]) -> None:
     assert examined(END + more) == expected
 
 
 @pytest.mark.parametrize(
     "label", ["", "bytes/sector: 512\n", "total sectors: {total}\n", "\0"]
 )
-def test_who_may_not_read_the_label_is_told_that(label: str) -> None:
+def test_without_a_readable_label_it_says_that_only_root_can_see(label: str) -> None:
     well, text = examined(END, label)
     assert (well, text) == (
         True,

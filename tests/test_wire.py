@@ -1,4 +1,4 @@
-"""The wire: what is sent, and how what comes back is judged."""
+"""The protocol: what is sent, and how the replies are judged."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_state_reaches_the_service_as_it_was_written(state: str) -> None:
         pytest.param("a\u2028b", id="line separator"),
     ],
 )
-def test_a_state_that_cannot_be_shown_is_refused_and_still_named(state: str) -> None:
+def test_an_invalid_state_is_refused_in_a_printable_message(state: str) -> None:
     with pytest.raises(UsageError) as caught:
         wire.valid_state(state)
     assert str(caught.value).isprintable()
@@ -160,7 +160,7 @@ def test_a_valid_key_has_from_1_to_128_printable_characters(key: str) -> None:
 @pytest.mark.parametrize(
     "key", ["", ".", "..", "x" * 129, "a\nb", "a\r\nHost: b", "\u202e", "\udcff"]
 )
-def test_what_can_be_no_key_is_refused(key: str) -> None:
+def test_an_invalid_key_is_refused(key: str) -> None:
     with pytest.raises(UsageError, match="1 to 128 printable characters"):
         wire.valid_key(key)
 
@@ -181,7 +181,7 @@ def test_what_can_be_no_key_is_refused(key: str) -> None:
         ("HTTP://metadata.Example-1.net", Endpoint("metadata.Example-1.net", 80)),
     ],
 )
-def test_a_url_of_a_service_is_a_host_and_perhaps_a_port(
+def test_the_url_of_a_service_is_a_host_and_perhaps_a_port(
     url: str, endpoint: Endpoint
 ) -> None:
     assert wire.endpoint(url) == endpoint
@@ -295,7 +295,7 @@ def test_the_vendors_environment_says_where_the_service_is(
     assert wire.endpoints([], environment) == endpoints
 
 
-def test_urls_of_the_command_line_replace_all_else_in_their_order() -> None:
+def test_urls_on_the_command_line_replace_all_else_in_their_order() -> None:
     assert wire.endpoints(
         ["http://[::1]:2", "http://127.0.0.1:1"], {"METADATA_IP": "no address"}
     ) == [Endpoint("::1", 2), Endpoint("127.0.0.1", 1)]
@@ -310,7 +310,7 @@ def test_urls_of_the_command_line_replace_all_else_in_their_order() -> None:
         ({"METADATA_IP": "127.0.0.2"}, "127.0.0.2"),
     ],
 )
-def test_of_several_variables_the_first_that_is_set_has_the_address(
+def test_the_first_variable_that_is_set_gives_the_address(
     environment: dict[str, str], host: str
 ) -> None:
     variables = ("USERDATA_IP", "METADATA_IP")
@@ -318,7 +318,7 @@ def test_of_several_variables_the_first_that_is_set_has_the_address(
     assert wire.endpoints([], {}, variables) == KNOWN
 
 
-def test_the_variable_that_holds_no_address_is_the_one_that_is_named() -> None:
+def test_the_variable_that_holds_no_address_is_named() -> None:
     variables = ("USERDATA_IP", "METADATA_IP")
     for variable in variables:
         with pytest.raises(UsageError, match=f"^{variable} and METADATA_PORT do"):
@@ -342,7 +342,7 @@ def test_the_variable_that_holds_no_address_is_the_one_that_is_named() -> None:
         {"METADATA_PORT": "80\r\nX-Injected: 1"},
     ],
 )
-def test_an_environment_that_makes_no_address_is_named(
+def test_variables_that_make_no_address_are_named(
     environment: dict[str, str],
 ) -> None:
     with pytest.raises(UsageError, match="METADATA_IP and METADATA_PORT") as caught:
@@ -458,7 +458,7 @@ def test_2xx_is_success(status: int) -> None:
 @pytest.mark.parametrize(
     "status", [0, 100, 103, 404, 408, 425, 429, 500, 502, 503, 504, 599, 600, 999]
 )
-def test_what_may_pass_is_worth_another_try(status: int) -> None:
+def test_a_status_that_may_pass_is_worth_another_try(status: int) -> None:
     for judge in (wire.judge_document, lambda r: wire.judge_acknowledgement(r, "x")):
         with pytest.raises(UnavailableError, match=f"answered {status}$") as caught:
             judge(reply(b"STATE_DETAIL=x", status, Retry_After="7"))
@@ -513,7 +513,7 @@ def test_the_keys_of_user_data_are_those_of_the_list() -> None:
         *(b"\xff", b"[" * 100_000, b"9" * 10_000),
     ],
 )
-def test_what_is_no_list_of_keys_is_nonsense(body: bytes) -> None:
+def test_a_reply_that_is_no_list_of_keys_is_nonsense(body: bytes) -> None:
     with pytest.raises(NonsenseError, match="the list of user data is not"):
         wire.judge_keys(reply(body))
 
@@ -542,13 +542,15 @@ def test_a_key_that_the_service_does_not_find_is_named() -> None:
         (reply(b"x")._replace(truncated=True), RefusedError),
     ],
 )
-def test_what_is_no_value_is_an_error(said: Reply, error: type[ScwSignalError]) -> None:
+def test_a_reply_that_is_no_value_is_an_error(
+    said: Reply, error: type[ScwSignalError]
+) -> None:
     with pytest.raises(error):
         wire.judge_user_data(said, "key")
 
 
 @pytest.mark.parametrize("status", [400, 403])
-def test_who_may_have_asked_from_a_wrong_port_is_told_so(status: int) -> None:
+def test_a_refusal_mentions_the_source_port(status: int) -> None:
     for judge in (wire.judge_keys, lambda r: wire.judge_user_data(r, "key")):
         with pytest.raises(RefusedError, match=f"{status}.* port is not below 1024"):
             judge(reply(b"x", status))
@@ -590,7 +592,7 @@ def test_retry_after_in_seconds_is_taken_at_its_word(
         "soon",
     ],
 )
-def test_retry_after_that_is_no_number_of_seconds_asks_for_nothing(value: str) -> None:
+def test_a_retry_after_that_is_no_number_asks_for_nothing(value: str) -> None:
     assert wire.retry_after({"Retry-After": value, "Date": DATE}) == 0.0
 
 
@@ -611,14 +613,14 @@ def test_no_retry_after_asks_for_nothing() -> None:
         ("Wed, 21 Oct 2015 07:28:30 +99999999999", 0.0),
     ],
 )
-def test_a_retry_after_date_is_held_against_the_date_of_the_reply(
+def test_a_retry_after_date_is_compared_with_the_date_of_the_reply(
     until: str, seconds: float
 ) -> None:
     assert wire.retry_after({"Retry-After": until, "Date": DATE}) == seconds
 
 
 @pytest.mark.parametrize("date", [None, "", "yesterday"])
-def test_a_retry_after_date_without_a_date_to_hold_it_against_asks_for_nothing(
+def test_a_retry_after_date_in_a_reply_without_a_date_asks_for_nothing(
     date: str | None,
 ) -> None:
     headers = {"Retry-After": "Wed, 21 Oct 2037 07:28:30 GMT"}
@@ -637,9 +639,7 @@ LIKE_A_DATE = st.lists(
     ANY_TEXT | st.from_regex(r"\d+", fullmatch=True) | LIKE_A_DATE,
     ANY_TEXT | LIKE_A_DATE | st.just(DATE),
 )
-def test_whatever_retry_after_says_it_is_a_finite_time_from_now(
-    value: str, date: str
-) -> None:
+def test_any_retry_after_is_a_finite_number_of_seconds(value: str, date: str) -> None:
     seconds = wire.retry_after({"Retry-After": value, "Date": date})
     assert isinstance(seconds, float)
     assert math.isfinite(seconds)
