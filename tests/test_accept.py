@@ -90,7 +90,7 @@ def test_a_claim_holds_for_the_agent_as_it_is(claim: str) -> None:
 
 
 @pytest.mark.usefixtures("possible")
-def test_what_only_openbsd_has_is_skipped_and_named() -> None:
+def test_claims_that_need_openbsd_are_skipped_by_name() -> None:
     done = run("--yes", *(word for name in ELSEWHERE for word in ("--only", name)))
     *lines, last = done.stdout.splitlines()[2:]
     assert [line.split()[3] for line in lines] == [f"{name}:" for name in ELSEWHERE]
@@ -409,7 +409,7 @@ def test_without_python_it_says_how_to_get_it() -> None:
     )
 
 
-def test_it_says_what_it_would_do_to_whoever_asks() -> None:
+def test_with_n_it_says_what_it_would_do() -> None:
     done = run("-n")
     assert (done.returncode, done.stderr) == (0, "")
     assert "make namespaces" in done.stdout
@@ -480,7 +480,7 @@ def test_changes_are_undone_in_reverse_and_each_only_once(tmp_path: Path) -> Non
     assert done == ["pair242", "lo242"]
 
 
-def test_what_cannot_be_undone_stays_noted_and_keeps_nothing_from_it(etc: Path) -> None:
+def test_what_cannot_be_undone_stays_noted_and_the_rest_is_undone(etc: Path) -> None:
     def fail(what: str) -> None:
         raise OSError(f"{what} is busy")
 
@@ -599,7 +599,7 @@ def whole(machine: Machine) -> bool:
     )
 
 
-def test_what_was_prepared_on_openbsd_is_taken_away(machine: Machine) -> None:
+def test_what_was_prepared_on_openbsd_is_undone(machine: Machine) -> None:
     system = layer(machine)
     system.check()
     system.prepare()
@@ -609,7 +609,7 @@ def test_what_was_prepared_on_openbsd_is_taken_away(machine: Machine) -> None:
     assert whole(machine)
 
 
-def test_it_can_be_run_again_though_the_routing_tables_stay(machine: Machine) -> None:
+def test_it_can_be_run_again_even_if_the_routing_tables_stay(machine: Machine) -> None:
     for _ in range(2):
         system = layer(machine)
         system.check()
@@ -669,7 +669,7 @@ def test_two_at_once_are_refused(machine: Machine) -> None:
         ({"rdomain": 7}, "rdomain 7 is taken: choose others with --rdomains"),
     ],
 )
-def test_what_is_taken_is_refused(
+def test_interfaces_and_rdomains_that_are_taken_are_refused(
     machine: Machine, how: dict[str, Any], said: str
 ) -> None:
     machine.routes["7"] = "fe80::%lo7/10      fe80::1            U"
@@ -679,7 +679,7 @@ def test_what_is_taken_is_refused(
     assert whole(machine)
 
 
-def test_an_installation_that_is_there_is_not_overwritten(machine: Machine) -> None:
+def test_an_existing_installation_is_not_overwritten(machine: Machine) -> None:
     machine.installed = True
     with pytest.raises(RefusedError, match=r"installed here, or was: .*the user"):
         layer(machine).check()

@@ -232,7 +232,7 @@ def test_a_boot_takes_its_stages_in_order_and_narrows_between_them(boot: Boot) -
     ]  # fmt: skip
 
 
-def test_a_boot_says_a_line_a_stage_with_its_seconds(boot: Boot) -> None:
+def test_a_boot_logs_a_line_for_each_stage_with_its_seconds(boot: Boot) -> None:
     boot.network.route_after = 12.0
     assert boot.resolver is not None
     boot.resolver.takes = 2.0
@@ -247,7 +247,7 @@ def test_a_boot_says_a_line_a_stage_with_its_seconds(boot: Boot) -> None:
     ]
 
 
-def test_what_went_out_is_returned(boot: Boot) -> None:
+def test_the_receipt_says_what_was_signalled(boot: Boot) -> None:
     assert boot.run() == Receipt("booted", confirmed=True, endpoint=V4, tries=1)
 
 
@@ -281,7 +281,7 @@ def test_the_metadata_is_left_behind_in_its_two_forms(boot: Boot) -> None:
 # The network and the resolver.
 
 
-def test_waiting_for_a_route_is_told_at_growing_intervals(boot: Boot) -> None:
+def test_waiting_for_a_route_is_logged_at_growing_intervals(boot: Boot) -> None:
     boot.network.route_after = 3 * 3600.0
     boot.run()
     hours = [line for line in boot.lines if line.startswith("network:")]
@@ -295,7 +295,7 @@ def test_waiting_for_a_route_is_told_at_growing_intervals(boot: Boot) -> None:
     ]
 
 
-def test_without_a_resolver_nothing_waits_for_it_or_speaks_of_it(boot: Boot) -> None:
+def test_without_a_resolver_nothing_waits_for_it_or_mentions_it(boot: Boot) -> None:
     boot.resolver = None
     boot.run()
     assert "dns" not in boot.story
@@ -388,7 +388,9 @@ def test_refused_up_to_the_deadline_the_agent_ends_with_an_error(boot: Boot) -> 
 # An acknowledgement that confirms nothing.
 
 
-def test_a_signal_that_was_only_taken_is_confirmed_by_the_document(boot: Boot) -> None:
+def test_a_signal_whose_reply_names_no_state_is_confirmed_by_the_document(
+    boot: Boot,
+) -> None:
     boot.service.answers[PATCH] = [SILENT]
     assert boot.run().confirmed
     assert boot.story.count(PATCH) == 1
@@ -512,7 +514,7 @@ def test_a_signal_that_cannot_be_checked_is_sent_again(
     )
 
 
-def test_what_the_document_asks_for_in_retry_after_is_obeyed(boot: Boot) -> None:
+def test_a_retry_after_that_comes_instead_of_the_document_is_obeyed(boot: Boot) -> None:
     boot.service.answers[PATCH] = [SILENT]
     boot.service.answers[GET] = [Reply(503, {"Retry-After": "20"}, b""), DOCUMENT]
     start = boot.clock.now
@@ -540,7 +542,7 @@ def test_a_try_is_held_against_the_address_that_was_asked(boot: Boot) -> None:
     assert boot.service.attempts == 3  # two of the signal, one of the metadata
 
 
-def test_what_was_confirmed_is_not_put_in_doubt_by_the_document(boot: Boot) -> None:
+def test_the_document_does_not_put_a_confirmed_signal_in_doubt(boot: Boot) -> None:
     boot.service.answers[GET] = [Reply(200, {}, b'{"state_detail": "booting kernel"}')]
     assert boot.run().confirmed
     assert boot.story.count("write state") == 1
@@ -593,7 +595,7 @@ def test_a_run_directory_that_is_full_is_a_warning_and_the_boot_goes_on(
     assert not [line for line in boot.lines if "stored" in line]
 
 
-def test_when_one_file_cannot_be_written_nobody_claims_that_all_are_stored(
+def test_if_one_file_cannot_be_written_the_log_does_not_say_stored(
     boot: Boot,
 ) -> None:
     assert boot.store is not None
@@ -603,7 +605,7 @@ def test_when_one_file_cannot_be_written_nobody_claims_that_all_are_stored(
     assert "state" in boot.files
 
 
-def test_without_a_run_directory_nothing_is_left_and_nothing_more_said(
+def test_without_a_run_directory_nothing_is_stored_and_nothing_more_logged(
     boot: Boot,
 ) -> None:
     boot.store = None
@@ -621,7 +623,7 @@ def test_without_a_run_directory_a_signal_is_still_confirmed(boot: Boot) -> None
 # Whatever is wrong with a stage, the signal goes out.
 
 
-def test_an_error_in_the_network_stage_is_told_and_the_signal_goes_out(
+def test_an_error_in_the_network_stage_is_logged_and_the_signal_goes_out(
     boot: Boot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_report: object) -> Endpoint:
@@ -633,7 +635,7 @@ def test_an_error_in_the_network_stage_is_told_and_the_signal_goes_out(
     assert "OSError" in boot.lines[0]
 
 
-def test_an_error_in_the_dns_stage_is_told_and_the_signal_goes_out(
+def test_an_error_in_the_dns_stage_is_logged_and_the_signal_goes_out(
     boot: Boot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_self: object) -> bool:
@@ -701,7 +703,7 @@ def test_the_metadata_is_in_the_run_directory_before_the_script_runs(
     [Reply(503, {}, b""), Reply(403, {}, b""), UnreachableError("no route")],
     ids=str,
 )
-def test_what_the_service_kept_from_being_done_is_done_after_the_signal(
+def test_what_a_failing_service_delayed_is_done_after_the_signal(
     prepared: Boot, away: Reply | ScwSignalError
 ) -> None:
     returned = prepared.service.answers.pop(GET)
@@ -756,7 +758,7 @@ def test_a_duty_that_root_cannot_do_is_a_warning_and_not_tried_again(
 
 
 @pytest.mark.parametrize("value", ["null", "7", "[]", '""', "{}"])
-def test_a_host_name_that_is_no_string_changes_nothing_and_is_said(
+def test_a_host_name_that_is_no_string_is_logged_and_changes_nothing(
     prepared: Boot, value: str
 ) -> None:
     body = f'{{"hostname": {value}, "id": "a-1"}}'.encode()
@@ -768,7 +770,7 @@ def test_a_host_name_that_is_no_string_changes_nothing_and_is_said(
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"id": null}', b'{"id": 7}'])
-def test_without_an_id_no_script_is_run_and_that_is_said(
+def test_without_an_id_no_script_is_run_and_that_is_logged(
     prepared: Boot, body: bytes
 ) -> None:
     prepared.service.answers[GET] = [Reply(200, {}, body)]
@@ -842,13 +844,13 @@ def in_turn(outcomes: Iterable[str | BaseException]) -> Callable[[], str]:
     return operation
 
 
-def test_a_first_try_that_is_good_is_the_only_one(clock: FakeClock) -> None:
+def test_after_a_successful_first_try_there_is_no_other(clock: FakeClock) -> None:
     told = Told([], [])
     assert patience(clock, told).run(in_turn(["done"])) == ("done", 1)
     assert told == ([], [])
 
 
-def test_between_tries_the_failure_is_told_and_a_pause_made(clock: FakeClock) -> None:
+def test_each_failure_is_reported_and_followed_by_a_pause(clock: FakeClock) -> None:
     told = Told([], [])
     first, second = UnreachableError("1"), UnavailableError("2", after=2.0)
     assert patience(clock, told).run(in_turn([first, second, "done"])) == ("done", 3)
@@ -905,7 +907,7 @@ def test_a_last_try_that_the_limit_cuts_short_does_not_hide_the_reason(
 
 
 @pytest.mark.parametrize("error", [ValueError("a mistake"), KeyboardInterrupt()])
-def test_what_is_no_failed_try_passes_through(
+def test_an_exception_that_is_no_failed_try_passes_through(
     clock: FakeClock, error: BaseException
 ) -> None:
     for outcomes in ([error], [UnreachableError("no"), error]):
@@ -914,7 +916,7 @@ def test_what_is_no_failed_try_passes_through(
 
 
 @pytest.mark.parametrize("insist", [False, True])
-def test_with_nobody_there_an_error_that_is_none_of_ours_is_a_failed_try(
+def test_unattended_any_unexpected_error_is_a_failed_try(
     clock: FakeClock, *, insist: bool
 ) -> None:
     told = Told([], [])
@@ -928,7 +930,7 @@ def test_with_nobody_there_an_error_that_is_none_of_ours_is_a_failed_try(
     ]
 
 
-def test_with_nobody_there_a_stop_still_passes_through(clock: FakeClock) -> None:
+def test_unattended_a_stop_still_passes_through(clock: FakeClock) -> None:
     for outcomes in ([Stopped(15)], [UnreachableError("no"), Stopped(15)]):
         with pytest.raises(Stopped):
             patience(clock, insist=True, unattended=True).run(in_turn(outcomes))
@@ -993,7 +995,7 @@ def test_user_data_is_asked_for_until_there_is_an_answer(
         (NotRootError("only root"), NotRootError),
     ],
 )
-def test_user_data_that_trying_again_would_not_bring_is_asked_for_once(
+def test_user_data_is_asked_for_once_if_the_failure_will_last(
     boot: Boot, reply: Reply | ScwSignalError, error: type[ScwSignalError]
 ) -> None:
     boot.service.answers[READ] = [reply]
@@ -1038,7 +1040,7 @@ def test_the_document_is_fetched_as_served_and_parsed(boot: Boot) -> None:
     assert boot.story == [GET, GET]
 
 
-def test_fetching_has_what_is_left_of_the_time_as_its_budget(boot: Boot) -> None:
+def test_the_budget_of_a_fetch_is_the_time_that_is_left(boot: Boot) -> None:
     boot.service.takes = 4.0
     boot.service.answers[GET] = [BUSY, DOCUMENT]
     agent.fetch(boot.service, patience(boot.clock, seconds=10.0))
@@ -1059,7 +1061,7 @@ def test_asking_once_has_the_budget_that_it_is_given(boot: Boot) -> None:
         (Reply(200, {}, BODY, truncated=True), NonsenseError),
     ],
 )
-def test_what_is_no_document_is_an_error(
+def test_a_reply_that_is_no_document_is_an_error(
     boot: Boot, reply: Reply, error: type[ScwSignalError]
 ) -> None:
     boot.service.answers[GET] = [reply]

@@ -66,14 +66,14 @@ def late(away: float, chance: random.Random) -> float:
 
 
 @pytest.mark.parametrize("away", range(61))
-def test_a_lone_guest_is_late_by_what_its_service_was_away_and_2_s_at_most(
+def test_a_lone_guest_is_late_by_at_most_the_outage_and_2_s(
     away: int,
 ) -> None:
     chance = random.Random(away)  # noqa: S311 - no secret
     assert max(late(away, chance) for _ in range(1000)) <= away + 2
 
 
-def test_what_fails_for_a_hundred_days_is_tried_fewer_than_60_000_times() -> None:
+def test_a_hundred_days_of_failure_make_fewer_than_60_000_tries() -> None:
     now, tries = 0.0, 1
     while now < 100 * DAY:
         now += backoff.delay(backoff.START, now, 0.0, 0.0)
@@ -149,7 +149,7 @@ def test_a_delay_is_fitted_into_what_remains(
 @pytest.mark.parametrize(
     ("took", "fitted"), [(0.0, 2.95), (0.05, 2.95), (0.4, 2.6), (1.0, 2.0), (9.0, 2.0)]
 )
-def test_no_more_is_kept_back_than_the_last_try_took(
+def test_at_most_the_time_that_the_last_try_took_is_kept_back(
     took: float, fitted: float
 ) -> None:
     assert backoff.fit(9.0, 0.0, 3.0, took) == pytest.approx(fitted)

@@ -113,7 +113,7 @@ def concluded(findings: dict[str, Finding]) -> checkup.Conclusion:
     return conclude(list(findings.values()), OPENBSD, "booted")
 
 
-def test_what_is_signalled_is_said_and_otherwise_what_would_happen(
+def test_it_says_what_was_signalled_or_else_what_would_happen(
     tmp_path: Path, listener: Endpoint
 ) -> None:
     word, good, advice = concluded(found(tmp_path, [listener], reply()))
@@ -141,7 +141,7 @@ def test_a_service_that_hangs_is_not_said_to_be_another_one(
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_a_service_that_is_not_installed_is_not_to_be_enabled(
+def test_nobody_is_told_to_enable_a_service_that_is_not_installed(
     tmp_path: Path, listener: Endpoint, name: str
 ) -> None:
     findings = found(tmp_path, [listener], reply(), lambda _: (1, ""), SYSTEMS[name])
@@ -159,7 +159,7 @@ def test_no_line_has_more_than_80_columns(length: int) -> None:
         assert words == f"FAILservice{text}".replace(" ", "")
 
 
-def test_no_date_to_compare_the_clock_with_is_said(
+def test_without_a_date_to_compare_the_clock_with_it_warns(
     tmp_path: Path, listener: Endpoint
 ) -> None:
     assert found(tmp_path, [listener], reply())["clock"].verdict == WARN
@@ -372,7 +372,7 @@ def test_the_advice_names_no_manual_of_another_system(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_the_power_button_is_looked_at_on_openbsd_only(
+def test_the_power_button_is_checked_on_openbsd_only(
     tmp_path: Path, listener: Endpoint, name: str
 ) -> None:
     findings = found(tmp_path, [listener], reply(), system=SYSTEMS[name])
@@ -387,7 +387,7 @@ def test_the_power_button_is_looked_at_on_openbsd_only(
         (lambda path: path.touch(), (WARN, "is not a directory")),
     ],
 )
-def test_the_run_directory_is_looked_at_and_not_made(
+def test_the_run_directory_is_checked_but_not_made(
     tmp_path: Path,
     listener: Endpoint,
     make: Callable[[Path], None],

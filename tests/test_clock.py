@@ -59,7 +59,7 @@ def test_time_never_goes_back() -> None:
     assert readings == sorted(readings)
 
 
-def test_the_time_of_day_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_of_day_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(time, "time")
     Clock().wait(0)
 
@@ -71,14 +71,16 @@ def test_with_nothing_to_read_the_wait_lasts_its_seconds_and_says_so() -> None:
     assert time.monotonic() - start >= 0.02
 
 
-def test_no_time_to_wait_is_a_look(pipe: tuple[socket.socket, socket.socket]) -> None:
+def test_a_wait_of_no_seconds_only_looks(
+    pipe: tuple[socket.socket, socket.socket],
+) -> None:
     here, there = pipe
     assert not Clock().wait(0, here.fileno())
     there.send(b"!")
     assert Clock().wait(0, here.fileno())
 
 
-def test_what_is_readable_already_ends_a_wait_without_end(
+def test_data_that_is_already_there_ends_an_endless_wait(
     pipe: tuple[socket.socket, socket.socket],
 ) -> None:
     here, there = pipe
@@ -96,7 +98,7 @@ def test_any_of_several_descriptors_ends_the_wait(
         assert Clock().wait(BOUND, silent.fileno(), here.fileno())
 
 
-def test_what_arrives_is_left_to_be_read(
+def test_a_wait_does_not_read_what_arrives(
     pipe: tuple[socket.socket, socket.socket],
 ) -> None:
     here, there = pipe
@@ -137,7 +139,7 @@ def test_a_poll_that_ends_early_is_made_again_but_not_busily(
     assert len(poll.timeouts) <= 3
 
 
-def test_somebody_who_wants_to_know_is_told_each_second_that_a_wait_goes_on(
+def test_during_a_wait_tick_is_called_every_second(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     poll = FakePoll()

@@ -54,7 +54,7 @@ def generator() -> object:
     return module
 
 
-def test_the_files_are_what_the_tables_of_options_make() -> None:
+def test_the_files_are_those_generated_from_the_tables_of_options() -> None:
     made = generator().files()  # type: ignore[attr-defined]
     there = {
         path.relative_to(PLACE).as_posix(): path.read_text()
@@ -222,7 +222,7 @@ def test_without_a_stored_document_nothing_is_completed_and_nothing_said(
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_no_key_of_the_document_is_run_or_completed_that_is_not_a_name(
+def test_only_keys_that_are_names_are_completed_and_none_is_run(
     terminal: Callable[..., Terminal], shell: str
 ) -> None:
     typed = terminal(shell)

@@ -116,7 +116,7 @@ def test_roots_keys_come_from_the_console_and_nobody_elses(server: Server) -> No
     ]  # fmt: skip
 
 
-def test_a_second_time_changes_nothing(server: Server) -> None:
+def test_a_second_run_changes_nothing(server: Server) -> None:
     server.console_keys()
     before = server.config.read_text()
     assert server.console_keys() == (0, "")
@@ -153,7 +153,7 @@ def test_a_command_for_another_account_is_no_obstacle(server: Server) -> None:
     assert server.for_user("puffy") == ["/usr/bin/true", "nobody"]
 
 
-def test_a_configuration_that_sshd_does_not_take_stays(server: Server) -> None:
+def test_a_configuration_that_sshd_rejects_stays(server: Server) -> None:
     server.config.write_text(f"{CONFIG}Nonsense yes\n")
     before = server.left()
     status, said = server.console_keys()
@@ -178,7 +178,7 @@ def test_the_power_may_go_at_any_step(server: Server, program: str) -> None:
     assert server.config.read_text().count("Match") == 1
 
 
-def test_the_block_is_the_manuals() -> None:
+def test_the_block_is_the_one_in_the_manual() -> None:
     manual = (TOP / "packaging/man/scw-metadata.1").read_text()
     script = (IMAGE / "console-keys").read_text()
     for line in ("Match User root", "AuthorizedKeysCommandUser _scwsignal", OURS):

@@ -165,7 +165,7 @@ def test_the_same_source_gives_the_same_bytes(
     assert released(elsewhere, wheels).read_bytes() == first
 
 
-def test_a_release_makes_itself_again_without_a_network(
+def test_a_release_can_be_made_again_from_itself_without_a_network(
     checkout: Path, wheels: Path, tmp_path: Path
 ) -> None:
     release = released(checkout, wheels)
@@ -198,7 +198,7 @@ def test_source_date_epoch_is_obeyed(checkout: Path, wheels: Path) -> None:
         assert {member.mtime for member in archive} == {1234567890}
 
 
-def test_another_library_than_the_pinned_one_is_refused(
+def test_a_library_other_than_the_pinned_one_is_refused(
     checkout: Path, wheels: Path
 ) -> None:
     pins = checkout / "packaging/vendor.txt"
@@ -210,7 +210,7 @@ def test_another_library_than_the_pinned_one_is_refused(
     assert not (checkout / "dist").exists()
 
 
-def test_the_libraries_alone_can_be_had_beside_a_checkout(
+def test_the_libraries_alone_can_be_put_into_a_checkout(
     checkout: Path, wheels: Path
 ) -> None:
     for _ in range(2):  # the second replaces the first

@@ -63,7 +63,7 @@ def test_the_front_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text().split()) <= MOST_WORDS
 
 
-def test_no_document_evaluates_what_may_have_failed() -> None:
+def test_no_document_evals_the_output_of_a_command_that_may_fail() -> None:
     for document in DOCUMENTS:
         assert 'eval "$(scw-metadata' not in document.read_text(), document
 

@@ -41,7 +41,7 @@ def test_a_document_is_one_json_object() -> None:
     }
 
 
-def test_a_byte_order_mark_is_passed_over() -> None:
+def test_a_byte_order_mark_is_skipped() -> None:
     assert document.parse(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
 
 
@@ -75,7 +75,7 @@ def test_of_a_key_written_twice_the_last_counts() -> None:
         pytest.param(b'{"a":' * 15_000, "nested too deep", id="very deep and cut off"),
     ],
 )
-def test_anything_else_is_nonsense_and_is_called_what_it_is(
+def test_anything_else_is_nonsense_and_the_error_says_what_it_is(
     body: bytes, message: str
 ) -> None:
     with pytest.raises(NonsenseError, match=message):
@@ -107,7 +107,7 @@ def test_a_flat_key_may_be_as_long_as_the_bound_and_no_longer() -> None:
 
 
 @pytest.mark.parametrize("body", [nested(MAX_DEPTH + 1), b'[{"a":' * MAX_DEPTH])
-def test_what_is_nested_too_deep_is_not_given_to_the_parser(
+def test_a_document_that_is_nested_too_deep_is_not_parsed(
     monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
     # The parser's limit of recursion differs between versions of Python.
@@ -123,7 +123,7 @@ def test_brackets_in_text_are_not_nesting(text: str) -> None:
 
 @unhurried
 @given(JSON)
-def test_how_deep_a_value_is_nested_is_known_without_parsing_it(value: Any) -> None:
+def test_the_depth_of_a_value_is_known_without_parsing_it(value: Any) -> None:
     def depth(node: Any) -> int:
         children = node.values() if isinstance(node, dict) else node
         return 1 + max(map(depth, children), default=0) if _is_container(node) else 0
@@ -196,7 +196,7 @@ def test_containers_come_before_what_is_in_them_and_all_in_order() -> None:
         ({"a.b": 1, "a_b": 2}, [("A_B", "1")]),
     ],
 )
-def test_of_keys_that_flatten_to_the_same_name_the_first_has_it(
+def test_of_keys_that_flatten_to_the_same_name_the_first_counts(
     tree: dict[str, Any], pairs: list[tuple[str, str]]
 ) -> None:
     assert document.flatten(tree) == pairs
@@ -213,11 +213,13 @@ def test_of_keys_that_flatten_to_the_same_name_the_first_has_it(
         pytest.param("\ud800x", "\ufffdX", id="lone surrogate"),
     ],
 )
-def test_a_name_is_the_key_with_ascii_letters_raised(key: str, name: str) -> None:
+def test_a_name_is_the_key_with_ascii_letters_in_upper_case(
+    key: str, name: str
+) -> None:
     assert document.flatten({"k": {key: 0}}) == [("K", name), (f"K_{name}", "0")]
 
 
-def test_a_key_without_characters_has_a_name_only_inside_of_another() -> None:
+def test_an_empty_key_has_a_name_only_inside_another_key() -> None:
     assert document.flatten({"": {"lost": 1}, "path": {"": 1}}) == [
         ("PATH", ""),
         ("PATH_", "1"),

@@ -72,14 +72,16 @@ def test_curl_sends_the_request_of_the_capture(curl: str, service: Emulator) -> 
         ("huge", 63, ["--max-filesize", "1000000"]),
     ],
 )
-def test_curl_fails_for_the_reason_that_the_fault_is(
+def test_curl_fails_with_the_status_that_fits_the_fault(
     curl: str, service: Emulator, fault: str, status: int, words: list[str]
 ) -> None:
     service.set_faults([fault])
     assert patch(curl, service, *words).returncode == status
 
 
-def test_curl_that_follows_is_seen_doing_it(curl: str, service: Emulator) -> None:
+def test_a_curl_that_follows_a_redirect_is_recorded(
+    curl: str, service: Emulator
+) -> None:
     service.set_faults(["redirect:1"])
     patch(curl, service, "--location")
     assert [record.target for record in service.requests] == ["/state", "/elsewhere"]

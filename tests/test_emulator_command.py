@@ -128,7 +128,7 @@ def test_the_command_ends_while_a_client_hangs() -> None:
         assert command.process.wait(PATIENCE) == 0
 
 
-def test_the_command_survives_whoever_reads_it() -> None:
+def test_the_command_survives_the_end_of_its_reader() -> None:
     with running() as command:
         command.out.close()
         for _ in range(3):
@@ -162,7 +162,7 @@ def test_user_data_can_be_given_on_the_command_line(tmp_path: Path) -> None:
     assert values == [EVERY_BYTE, b"", EVERY_BYTE]
 
 
-def test_the_answers_of_which_little_is_known_can_be_chosen() -> None:
+def test_the_answers_that_are_uncertain_can_be_chosen() -> None:
     with running("--high-port-status", "400") as command:
         answer = ask_command(command, "GET", "/user_data")
         assert (answer.status, answer.body) == (400, b"invalid argument(s)\n")
@@ -225,7 +225,7 @@ def test_the_port_can_be_chosen() -> None:
         ),
     ],
 )
-def test_bad_usage_is_one_line_and_2(words: list[str], message: str) -> None:
+def test_bad_usage_is_one_line_and_status_2(words: list[str], message: str) -> None:
     done = run(*words)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
@@ -242,7 +242,7 @@ def test_a_document_is_a_json_object(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1", "name.invalid"])
-def test_an_address_it_cannot_listen_on_is_one_line_and_1(
+def test_an_address_it_cannot_listen_on_is_one_line_and_status_1(
     service: Emulator, host: str
 ) -> None:
     done = run("--host", host, "--port", str(address(service.url)[1]))

@@ -75,7 +75,9 @@ def test_a_fault_that_answers_has_its_status_and_effect(
 
 
 @pytest.mark.parametrize("fault", ["429", "503", "404", "403", "400"])
-def test_a_bare_failure_names_no_time(service: Emulator, fault: str) -> None:
+def test_a_fault_without_a_time_sends_no_retry_after(
+    service: Emulator, fault: str
+) -> None:
     service.set_faults([fault])
     assert "retry-after" not in send_signal(service).headers
 
@@ -282,7 +284,7 @@ def test_a_port_closes_before_the_last_reply_ahead_of_it_is_sent() -> None:
         assert is_refused(service)
 
 
-def test_what_stands_behind_a_closed_port_comes_after_it() -> None:
+def test_faults_after_a_closed_port_come_when_it_is_open() -> None:
     with Emulator(faults=["state/503:1", "refuse:0.05", "429:1"]) as service:
         assert ask(service, "GET", "/conf").status == 200
         assert send_signal(service).status == 503
@@ -307,12 +309,12 @@ def test_closing_the_port_ends_idle_connections(service: Emulator) -> None:
         *("empty-ack=500", "empty-ack=199", "503:1:1", "state/conf/503", "503\n"),
     ],
 )  # fmt: skip
-def test_a_fault_that_cannot_be_is_refused_and_named(spec: str) -> None:
+def test_an_invalid_fault_is_refused_and_named(spec: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"in '{spec.rstrip()}")):
         parse_fault(spec)
 
 
-def test_an_unknown_fault_is_told_the_known_ones() -> None:
+def test_the_error_for_an_unknown_fault_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=", ".join(FAULTS)):
         parse_fault("nonsense")
 

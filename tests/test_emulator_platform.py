@@ -188,7 +188,7 @@ def test_a_key_is_one_segment_of_the_path(stocked: Emulator, key: str) -> None:
         ("GET", "/vendor_data/cloud-init"),
     ],
 )
-def test_a_source_port_above_1023_is_forbidden_and_told_so(
+def test_a_source_port_above_1023_is_forbidden_with_a_reason(
     method: str, target: str
 ) -> None:
     with Emulator(user_data={"role": b"web"}, vendor_data=b"x") as service:
@@ -197,7 +197,7 @@ def test_a_source_port_above_1023_is_forbidden_and_told_so(
         assert answer.body == b"ask from a source port below 1024\n"
 
 
-def test_a_source_port_above_1023_can_be_refused_in_the_words_of_the_field() -> None:
+def test_a_source_port_above_1023_can_be_refused_as_in_the_field() -> None:
     with Emulator(user_data={"role": b"web"}, high_port_status=400) as service:
         answer = ask(service, "GET", "/user_data/role")
     assert (answer.status, answer.body) == (400, b"invalid argument(s)\n")
@@ -212,7 +212,7 @@ def test_the_status_of_a_write_can_be_chosen(status: int) -> None:
     assert (deleted.status, deleted.body) == (status, b"")
 
 
-def test_a_status_that_no_client_was_written_for_is_an_error() -> None:
+def test_a_status_that_the_service_would_not_send_is_an_error() -> None:
     with pytest.raises(ValueError, match="write_status is 204 or 200, not 500"):
         Emulator(write_status=500)
     with pytest.raises(ValueError, match="high_port_status is 403 or 400, not 404"):
@@ -231,7 +231,7 @@ def test_a_fault_for_user_data_is_for_its_list_and_its_keys(
     assert [ask(stocked, "GET", target).status for target in targets] == met
 
 
-def test_what_happens_to_user_data_is_told_and_no_value_is(stocked: Emulator) -> None:
+def test_events_tell_what_happens_to_user_data_but_no_value(stocked: Emulator) -> None:
     ask(stocked, "PATCH", "/user_data/role", b"secret", PLAIN)
     ask(stocked, "DELETE", "/user_data/role")
     assert texts(stocked) == [

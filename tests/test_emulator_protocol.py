@@ -66,7 +66,7 @@ def test_the_connection_is_kept_alive_and_says_so(service: Emulator) -> None:
         b"GET / HTTP/1.0\n\n",
     ],
 )
-def test_a_client_that_waits_for_the_end_gets_it(
+def test_a_client_that_wants_the_connection_closed_gets_that(
     service: Emulator, wire: bytes
 ) -> None:
     with plug(service, wire) as plugged:
@@ -102,7 +102,7 @@ def test_a_reply_does_not_wait_for_others_acknowledgements(service: Emulator) ->
     assert time.monotonic() - start < 2
 
 
-def test_a_body_that_is_announced_is_asked_for(service: Emulator) -> None:
+def test_a_client_that_expects_100_continue_gets_it(service: Emulator) -> None:
     head = request("PATCH", "/state", "Expect: 100-continue", "Content-Length: 26")
     with plug(service, head) as plugged:
         assert plugged.recv(999) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -119,7 +119,7 @@ def test_half_a_request_is_no_request(service: Emulator) -> None:
     assert service.state_detail == "booting kernel"
 
 
-def test_a_target_as_a_proxy_gets_it_is_understood(service: Emulator) -> None:
+def test_an_absolute_target_is_understood(service: Emulator) -> None:
     target = "http://169.254.42.42/state"
     assert ask(service, "PATCH", target, BOOTED).status == 200
     assert service.requests[0].target == target
@@ -143,7 +143,7 @@ def test_the_two_forms_are_the_same_document(service: Emulator) -> None:
         ("x" * 128, f"STATE_DETAIL={'x' * 128}\n"),
     ],
 )
-def test_a_state_is_quoted_where_it_needs_it(
+def test_a_state_is_quoted_where_needed(
     service: Emulator, state: str, line: str
 ) -> None:
     answer = send_signal(service, json.dumps({"state_detail": state}).encode())
@@ -206,7 +206,7 @@ def test_a_request_that_is_wrong_is_turned_away_readably(
         *("/vendor_data", "/vendor_data/", "/vendor_data/else"),
     ],
 )
-def test_there_is_nothing_elsewhere(service: Emulator, target: str) -> None:
+def test_any_other_path_is_404(service: Emulator, target: str) -> None:
     assert ask(service, "GET", target).status == 404
 
 
@@ -223,7 +223,7 @@ def test_there_is_nothing_elsewhere(service: Emulator, target: str) -> None:
         ("DELETE", "/vendor_data/cloud-init", "GET, HEAD"),
     ],
 )
-def test_a_wrong_method_is_told_the_right_one(
+def test_the_reply_to_a_wrong_method_names_the_right_ones(
     service: Emulator, method: str, target: str, allow: str
 ) -> None:
     answer = ask(service, method, target)

@@ -175,7 +175,7 @@ def test_the_first_example_prints_what_it_says(tmp_path: Path) -> None:
     assert re.fullmatch(pattern(printed), perform(script, tmp_path, NOWHERE))
 
 
-def test_the_options_and_faults_that_it_names_are_there() -> None:
+def test_the_options_and_faults_that_it_names_exist() -> None:
     helped = subprocess.run(
         [sys.executable, "-m", "scw_signal.emulator", "--help"],
         capture_output=True,

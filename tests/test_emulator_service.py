@@ -95,7 +95,7 @@ def test_an_event_has_the_client_that_asked(service: Emulator) -> None:
     assert clients == [turned_away, served, None]
 
 
-def test_a_follower_is_told_what_was_and_what_comes(service: Emulator) -> None:
+def test_a_follower_is_told_earlier_and_later_events(service: Emulator) -> None:
     ask(service, "GET", "/a")
     told: list[Event] = []
     service.follow(told.append)
@@ -167,7 +167,7 @@ def test_closing_is_prompt_while_the_port_is_closed() -> None:
     assert threading.enumerate() == before
 
 
-def test_a_port_can_be_taken_again_at_once() -> None:
+def test_a_port_can_be_used_again_at_once() -> None:
     with Emulator() as first:
         send_signal(first)
     with Emulator(port=address(first.url)[1]) as second:

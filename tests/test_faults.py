@@ -789,7 +789,7 @@ def test_nothing_depends_on_the_time_of_day(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("commands")
-def test_the_check_up_tells_of_a_clock_that_is_a_day_off_and_minds_nothing_else(
+def test_the_check_up_reports_a_clock_that_is_a_day_off_and_nothing_else(
     tmp_path: Path,
 ) -> None:
     env = injected(tmp_path / "inject", A_DAY_OFF)

@@ -261,7 +261,7 @@ def test_no_function_has_the_name_of_an_alias_of_ksh(script: str) -> None:
 
 
 @pytest.mark.parametrize("gigabytes", [10, 20, 100, 1000])
-def test_home_has_the_rest_of_a_volume_of_any_size(
+def test_home_gets_the_rest_of_a_volume_of_any_size(
     tmp_path: Path, gigabytes: int
 ) -> None:
     server = Server(tmp_path / "server", gigabytes * 10**9 // 512)
@@ -323,7 +323,7 @@ def test_what_the_installer_left_for_root_is_not_mailed(server: Server) -> None:
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_the_consoles_keys_are_let_in_once_and_only_if_wanted(
+def test_console_keys_runs_once_and_only_if_wanted(
     server: Server, *, wanted: bool
 ) -> None:
     image = server.path / "here/image"
@@ -337,7 +337,7 @@ def test_the_consoles_keys_are_let_in_once_and_only_if_wanted(
     assert image.read_text() == "python\n"
 
 
-def test_what_else_runs_at_that_point_of_a_boot_stays(server: Server) -> None:
+def test_other_lines_in_rc_securelevel_stay(server: Server) -> None:
     own = "sysctl kern.securelevel=2 # a\\tb\n"
     server.hook.write_text(server.hook.read_text() + own)
     server.boot()
@@ -416,7 +416,7 @@ def test_another_disk_is_left_alone(server: Server, make: Any, why: str) -> None
     server.mount_all()
 
 
-def test_a_partition_of_somebody_is_never_formatted(server: Server) -> None:
+def test_a_partition_with_another_use_is_never_formatted(server: Server) -> None:
     server.run("add-partition", "/home")
     label = server.disk["label"]
     # Somebody uses it for another purpose, and an old note still exists.
@@ -470,7 +470,7 @@ def test_a_layout_with_a_home_of_its_own_stays(server: Server) -> None:
     assert (server.status, server.disk) == (0, before)
 
 
-def test_a_volume_that_was_enlarged_gets_one_partition_more(server: Server) -> None:
+def test_an_enlarged_volume_gets_one_more_partition(server: Server) -> None:
     server.boot()
     server.change(sectors=server.disk["sectors"] + 20_000_000)
     home = server.disk["label"]["partitions"]["h"]
@@ -481,7 +481,7 @@ def test_a_volume_that_was_enlarged_gets_one_partition_more(server: Server) -> N
 
 
 @pytest.mark.parametrize("words", [[], ["home"], ["/"], ["/a b"], ["/a", "/b"], ["-n"]])
-def test_what_is_no_mount_point_is_a_usage_line(
+def test_an_invalid_mount_point_prints_the_usage(
     server: Server, words: list[str]
 ) -> None:
     before = server.disk

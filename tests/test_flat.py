@@ -15,7 +15,7 @@ NAMES = st.text("\\ne=\n#AB_ ", min_size=1) | st.text(st.characters(), min_size=
 PAIRS = st.lists(st.tuples(NAMES, st.none() | ANY_TEXT), unique_by=lambda pair: pair[0])
 
 
-def test_the_form_is_a_header_and_a_line_a_name() -> None:
+def test_a_dump_is_a_header_and_a_line_for_each_name() -> None:
     assert flat.dump(
         [("HOSTNAME", "puffy"), ("EMPTY", ""), ("NULL", None), ("TWO", "a\nb\\n")]
     ) == (
@@ -25,7 +25,7 @@ def test_the_form_is_a_header_and_a_line_a_name() -> None:
 
 @unhurried
 @given(PAIRS)
-def test_what_was_dumped_is_loaded_again(pairs: list[tuple[str, str | None]]) -> None:
+def test_a_dump_can_be_loaded_again(pairs: list[tuple[str, str | None]]) -> None:
     assert list(flat.load(flat.dump(pairs))) == pairs
 
 

@@ -48,7 +48,7 @@ def test_all_are_acknowledged_within_1_2_times_the_ideal(zone: Course) -> None:
     assert zone.multiple(1) <= 1.2
 
 
-def test_it_takes_no_more_than_ten_requests_a_guest(zone: Course) -> None:
+def test_it_takes_at_most_ten_requests_per_guest(zone: Course) -> None:
     assert zone.a_guest <= 10
 
 
@@ -68,7 +68,7 @@ def test_in_other_zones_all_are_acknowledged_within_1_3_times_the_ideal(
 
 
 @pytest.mark.parametrize("failure", [model.TOO_MANY, model.REFUSED, model.SILENCE])
-def test_a_lone_guest_is_late_by_what_its_service_was_away_and_2_s_at_most(
+def test_a_lone_guest_is_late_by_at_most_the_outage_and_2_s(
     failure: Failure,
 ) -> None:
     curve = model.lateness(policies.ours, failure, boots=500)
@@ -76,7 +76,7 @@ def test_a_lone_guest_is_late_by_what_its_service_was_away_and_2_s_at_most(
     assert all(late <= away + 2 + failure.takes for away, late in enumerate(curve))
 
 
-def test_lateness_is_that_of_the_try_after_the_return() -> None:
+def test_lateness_is_the_time_from_the_return_to_the_next_try() -> None:
     curve = model.lateness(policies.loop, model.TOO_MANY, boots=10)
     assert curve[:7] == [5, 4, 3, 2, 1, 5, 4]
 
@@ -86,7 +86,7 @@ def test_full_jitter_takes_more_than_three_times_the_requests(zone: Course) -> N
     assert course.a_guest > 3 * zone.a_guest
 
 
-def test_who_tries_ten_times_is_lost_in_an_outage() -> None:
+def test_most_guests_that_try_ten_times_are_lost_in_an_outage() -> None:
     course = model.simulate(ZONE, policies.ten)
     assert course.gave_up == course.lost > ZONE.guests / 2
 
@@ -118,7 +118,7 @@ def test_requests_are_counted_whatever_the_policy(other: Course) -> None:
     assert other.gave_up <= other.lost
 
 
-def test_in_no_second_is_more_acknowledged_than_the_capacity(zone: Course) -> None:
+def test_no_second_has_more_acknowledgements_than_the_capacity(zone: Course) -> None:
     seconds = [int(moment) for moment in zone.acknowledged]
     assert max(seconds.count(second) for second in set(seconds)) == ZONE.capacity
 
@@ -142,7 +142,7 @@ def test_the_ideal_is_guests_over_capacity_and_the_outage() -> None:
     assert Setting(guests=1000, capacity=10.0, outage=7).ideal == 107
 
 
-def test_to_shed_costs_the_service_some_of_its_capacity() -> None:
+def test_shedding_costs_the_service_some_of_its_capacity() -> None:
     cheap, dear = (
         model.simulate(HUNDRED._replace(cost=cost), policies.exponential)
         for cost in (0.0, 0.2)
@@ -150,7 +150,7 @@ def test_to_shed_costs_the_service_some_of_its_capacity() -> None:
     assert dear.until(0.5) > cheap.until(0.5)
 
 
-def test_the_same_seed_gives_the_same_course_and_another_another() -> None:
+def test_the_same_seed_gives_the_same_course_and_another_does_not() -> None:
     one, same, other = (
         model.simulate(HUNDRED._replace(seed=seed), policies.ours) for seed in (1, 1, 2)
     )
@@ -213,7 +213,7 @@ def test_a_simulated_guest_waits_as_the_agent_does() -> None:
         (policies.exponential, [0.25, 0.5, 1, 2, 4, 8, 15, 15, 15, 15]),
     ],
 )
-def test_the_others_wait_as_they_are_said_to(
+def test_the_other_policies_wait_as_described(
     policy: Policy, delays: list[float]
 ) -> None:
     tries = np.arange(1, 11)

@@ -238,7 +238,7 @@ def boot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boot]:
         yield Boot(service.url, directory, variables)
 
 
-def test_what_is_stored_is_quoted_as_what_is_asked_for(boot: Boot) -> None:
+def test_stored_values_are_quoted_like_those_from_the_service(boot: Boot) -> None:
     cached = ("--cached", "--run-dir", str(boot.directory))
     assert output("--sh", *cached) == output("--sh", "--url", boot.url)
 
@@ -331,7 +331,7 @@ def test_what_is_a_document_is_printed(body: bytes, out: str | None) -> None:
     assert out in {found.out, None}
 
 
-def test_a_value_that_no_shell_can_hold_is_not_made_another_one() -> None:
+def test_a_value_that_no_shell_can_hold_is_not_changed() -> None:
     body = b'{"a":"x\\u0000y"}'
     assert ask(body, "a") == (0, "x\0y\n", "")
     assert ask(body, "--sh", "a") == (
@@ -477,7 +477,7 @@ LONG = "x" * (128 * 1024 - 64)
         ),
     ],
 )
-def test_a_word_of_absurd_length_is_told_in_a_short_line(
+def test_a_word_of_absurd_length_is_reported_in_a_short_line(
     words: list[str], status: int
 ) -> None:
     options = ("--timeout=1",) if words[0] == METADATA else ()
@@ -490,7 +490,7 @@ def test_a_word_of_absurd_length_is_told_in_a_short_line(
 
 @pytest.mark.parametrize("host", [LONG, "a..b"], ids=["long", "hollow"])
 @pytest.mark.parametrize("command", [STATE, METADATA, AGENT])
-def test_a_host_that_can_be_none_is_no_internal_error(command: str, host: str) -> None:
+def test_an_impossible_host_is_no_internal_error(command: str, host: str) -> None:
     words = {
         STATE: ("--once", "booted"),
         METADATA: ("--timeout", "1"),
@@ -503,7 +503,7 @@ def test_a_host_that_can_be_none_is_no_internal_error(command: str, host: str) -
     assert len(err) < 1000
 
 
-def test_a_key_of_absurd_length_is_told_in_a_short_line(hostile_url: str) -> None:
+def test_a_key_of_absurd_length_is_reported_in_a_short_line(hostile_url: str) -> None:
     status, out, err = run(METADATA, "--url", hostile_url, LONG, f"tags.{LONG}")
     assert (status, out, err.count("\n")) == (3, "", 1)
     assert len(err) < 600
@@ -518,7 +518,7 @@ def test_thousands_of_keys_are_looked_up(hostile_url: str) -> None:
 BRIEFLY = 'ulimit -t 3; exec "$@"'  # seconds of CPU
 
 
-def test_thousands_of_keys_that_are_not_there_are_told_without_much_ado(
+def test_thousands_of_missing_keys_are_reported_in_a_short_line(
     boot: Boot,
 ) -> None:
     keys = [f"my_{number}_no_such_key" for number in range(2000)]
@@ -605,7 +605,7 @@ def test_nothing_on_a_command_line_is_obeyed_by_a_terminal(words: list[str]) -> 
 @pytest.mark.parametrize(
     "value", [HOSTILE_WORD, "127.0.0.1\r\nX: 1", "127.0.0.1/state?", "a@b"]
 )
-def test_an_environment_that_is_hostile_is_one_line_and_status_2(
+def test_a_hostile_environment_is_one_line_and_status_2(
     variable: str, value: str
 ) -> None:
     status, out, err = run(STATE, "booted", env={variable: value})

@@ -91,7 +91,7 @@ def installed(
 
 
 @pytest.mark.parametrize("facts", ANYTHING)
-def test_every_question_has_its_answer_on_whatever_machine(facts: Facts) -> None:
+def test_every_question_has_its_answer_on_any_machine(facts: Facts) -> None:
     done, _ = installed(facts)
     assert done.partitions == "gpt"
     assert done.interfaces == {"vio0": "inet autoconf, inet6 autoconf"}
@@ -115,7 +115,7 @@ def test_every_question_has_its_answer_on_whatever_machine(facts: Facts) -> None
     assert expected.items() <= done.answers.items()
 
 
-def test_no_answer_is_there_for_nothing() -> None:
+def test_every_answer_is_used_but_one() -> None:
     left = [set(installed(facts)[1].lines) for facts in ANYTHING]
     # Only i386 and a few others ask this; the answer does no harm.
     assert set.intersection(*left) == {"Do you expect to run the X Window System = no"}
@@ -127,7 +127,7 @@ def test_a_question_without_an_answer_or_a_default_is_noticed(question: str) -> 
         installed(without=question)
 
 
-def test_the_site_set_needs_its_second_answers() -> None:
+def test_the_site_set_needs_second_answers() -> None:
     # Without the second line, the installer would use the line after it.
     text = answers.response_file(SYSTEM, SERVER)
     assert text.count("\nSet name(s) = ") == 2
@@ -145,7 +145,7 @@ def test_the_site_set_needs_its_second_answers() -> None:
         ("/ *\nswap 0\n", 0),
     ],
 )
-def test_a_layout_needs_the_least_that_its_lines_say(layout: str, size: int) -> None:
+def test_a_layout_needs_the_sum_of_its_least_sizes(layout: str, size: int) -> None:
     assert answers.least_size(layout) == size
 
 
@@ -154,7 +154,7 @@ def test_a_layout_is_asked_for_where_it_is_served() -> None:
     assert done.layout == "/ 1G-* 100%\n"
 
 
-def test_the_sets_may_all_be_wanted() -> None:
+def test_all_sets_may_be_installed() -> None:
     done, _ = installed(system=SYSTEM._replace(sets=""))
     assert {"game80.tgz", "xbase80.tgz"} <= set(done.sets["disk"])
 
@@ -215,24 +215,24 @@ if INSTALL_SUB:
 @pytest.mark.parametrize(
     "word", ["-rf", "a;b", "", "a b", "a\nb", "a.example.org", "x" * 64, "a=b", "a-"]
 )
-def test_what_is_no_short_host_name_is_refused(word: str) -> None:
+def test_anything_but_a_short_host_name_is_refused(word: str) -> None:
     with pytest.raises(BuildError, match=r"^not a host name: [ -~]*$"):
         answers.hostname(word)
 
 
 @pytest.mark.parametrize("word", ["puffy", "web-1", "X", "x" * 63])
-def test_a_short_host_name_is_taken(word: str) -> None:
+def test_a_short_host_name_is_accepted(word: str) -> None:
     assert answers.hostname(word) == word
 
 
 @pytest.mark.parametrize("word", ["", "?", "../etc", "Europe/", "a b", "UTC\n", "/UTC"])
-def test_what_is_no_time_zone_is_refused(word: str) -> None:
+def test_anything_but_a_time_zone_is_refused(word: str) -> None:
     with pytest.raises(BuildError, match="not a time zone"):
         answers.timezone(word)
 
 
 @pytest.mark.parametrize("words", ["done", "abort", "-x*; halt", "x=y", "-"])
-def test_what_is_no_set_is_refused(words: str) -> None:
+def test_anything_but_a_pattern_of_sets_is_refused(words: str) -> None:
     with pytest.raises(BuildError, match="not a pattern of sets"):
         answers.sets(words)
 
@@ -247,12 +247,12 @@ def test_what_is_no_set_is_refused(words: str) -> None:
         ("-----BEGIN OPENSSH PRIVATE KEY-----\n", "not a public key"),
     ],
 )
-def test_what_is_no_single_public_key_is_refused(text: str, why: str) -> None:
+def test_anything_but_a_single_public_key_is_refused(text: str, why: str) -> None:
     with pytest.raises(BuildError, match=rf"^k\.pub: [ -~]*{why}"):
         answers.ssh_key(text, "k.pub")
 
 
-def test_a_public_key_is_taken_with_its_comment() -> None:
+def test_a_public_key_is_accepted_with_its_comment() -> None:
     assert answers.ssh_key(f"{KEY}\n\n", "k.pub") == KEY
 
 
@@ -285,13 +285,13 @@ def test_prompts_are_answered_in_their_order() -> None:
     assert dialogue.finished
 
 
-def test_a_prompt_may_come_a_byte_at_a_time_and_be_drawn() -> None:
+def test_a_prompt_may_come_byte_by_byte_with_escape_sequences() -> None:
     dialogue = Console(STEPS, 0.0)
     drawn = b"\x1b[2J\x1b[01;01H\x1b[=3h\x1b[37mbo\x1b[1m\x1b[40mot>\x00\x07 "
     assert told_slowly(dialogue, drawn) == [Stage("loading"), Typed(b"boot\r")]
 
 
-def test_noise_that_is_no_text_does_no_harm() -> None:
+def test_binary_noise_does_no_harm() -> None:
     dialogue = Console(STEPS, 0.0)
     assert told(dialogue, bytes(range(256)) * 100 + b"\x1b[" * 9999) == []
     assert told(dialogue, b"\nboot> ")[0] == Stage("loading")
@@ -321,14 +321,14 @@ def test_noise_that_is_no_text_does_no_harm() -> None:
         ("found no OpenBSD sets.  The set names", "found no sets"),
     ],
 )
-def test_every_way_to_fail_ends_it_with_what_it_means(output: str, why: str) -> None:
+def test_every_way_to_fail_ends_it_and_says_why(output: str, why: str) -> None:
     dialogue = Console(STEPS, 0.0)
     told(dialogue, b"boot> ")
     with pytest.raises(BuildError, match=f"^loading: [ -~]*{why}"):
         told_slowly(dialogue, output.encode())
 
 
-def test_what_failed_before_a_prompt_is_what_counts() -> None:
+def test_a_failure_before_a_prompt_counts_more_than_the_prompt() -> None:
     dialogue = Console(STEPS, 0.0)
     with pytest.raises(BuildError, match="nothing to boot"):
         told(dialogue, b"No bootable option\r\nboot> ")
@@ -355,7 +355,7 @@ def test_a_question_that_nobody_answers_is_named_before_the_stage_is_over() -> N
         list(dialogue.tick(dialogue.due))
 
 
-def test_what_the_boot_loader_did_not_get_is_typed_again() -> None:
+def test_what_the_boot_loader_missed_is_typed_again() -> None:
     dialogue = Console(STEPS, 0.0)
     told(dialogue, b"boot> ", 1.0)
     told(dialogue, b"bo", 2.0)
@@ -384,7 +384,7 @@ def test_each_set_is_shown_once() -> None:
     assert events == [Stage("loading: base80.tgz")]
 
 
-def test_what_comes_with_the_end_of_its_stage_is_shown_too() -> None:
+def test_the_last_lines_of_a_stage_are_shown_too() -> None:
     dialogue = Console(STEPS, 0.0)
     output = b"boot> \nInstalling base80.tgz 100% |***|\npython-3.13.5: ok\nstarted"
     assert told(dialogue, output) == [
@@ -396,7 +396,7 @@ def test_what_comes_with_the_end_of_its_stage_is_shown_too() -> None:
     ]
 
 
-def test_the_console_shows_nothing_raw_of_the_guest() -> None:
+def test_the_output_of_the_guest_is_not_shown_raw() -> None:
     dialogue = Console(STEPS, 0.0)
     with pytest.raises(BuildError) as error:
         told(dialogue, b"panic: \x9b31m\xe2\x80\xae\x85\x1b]0;title\x07\n")
@@ -432,7 +432,7 @@ def test_the_name_tells_the_release() -> None:
     assert str(medium.release_of(Path("install103.img"))) == "10.3"
 
 
-def test_a_good_checksum_is_good(image: Path) -> None:
+def test_a_good_checksum_is_accepted(image: Path) -> None:
     said = medium.verify(medium.plan(image, RELEASE, None))
     assert said.startswith("checksum of install80.img: good; its signature was not")
 
@@ -470,7 +470,7 @@ def signed(image: Path) -> Path:
     return image
 
 
-def test_a_signature_is_checked_where_the_key_is(signed: Path) -> None:
+def test_a_signature_is_checked_if_the_key_is_there(signed: Path) -> None:
     said = medium.verify(medium.plan(signed, RELEASE, None))
     key = signed.with_name("openbsd-80-base.pub")
     assert said == (
@@ -479,7 +479,7 @@ def test_a_signature_is_checked_where_the_key_is(signed: Path) -> None:
     )
 
 
-def test_a_key_from_elsewhere_needs_no_second_look(signed: Path) -> None:
+def test_a_key_from_elsewhere_need_not_be_compared(signed: Path) -> None:
     key = signed.with_name("openbsd-80-base.pub")
     elsewhere = signed.parent / "etc" / key.name
     elsewhere.parent.mkdir()
@@ -488,7 +488,7 @@ def test_a_key_from_elsewhere_needs_no_second_look(signed: Path) -> None:
     assert said.endswith(f"good, by {elsewhere}")
 
 
-def test_a_signed_list_without_its_key_is_a_list(signed: Path) -> None:
+def test_without_a_key_the_signature_is_not_checked(signed: Path) -> None:
     signed.with_name("openbsd-80-base.pub").unlink()
     said = medium.verify(medium.plan(signed, RELEASE, None))
     assert said.endswith("its signature was not checked")
@@ -620,7 +620,7 @@ def bench(image: Path) -> Bench:
     )
 
 
-def test_an_image_is_built_and_what_to_do_with_it_is_said(bench: Bench) -> None:
+def test_an_image_is_built_and_the_next_steps_are_shown(bench: Bench) -> None:
     before = bench.left()
     status, out, err = bench.run("--console", "console", "--bucket", "puffy")
     assert (status, err) == (0, "")
@@ -820,7 +820,7 @@ def test_a_machine_that_hangs_is_ended(tmp_path: Path) -> None:
     assert Bench(tmp_path, {}, [], 0).machines() == []
 
 
-def test_beside_an_image_are_its_checksum_and_what_it_is_made_of(bench: Bench) -> None:
+def test_beside_an_image_are_its_checksum_and_a_description(bench: Bench) -> None:
     assert bench.run("--console-keys")[0] == 0
     subprocess.run(
         ["cksum", "-a", "sha256", "--check", "new.qcow2.SHA256"],
@@ -876,7 +876,7 @@ def test_the_site_set_tells_the_guest_of_keys_and_packages(
     )
 
 
-def test_the_site_set_is_otherwise_what_it_was(tmp_path: Path) -> None:
+def test_the_site_set_keeps_its_other_files(tmp_path: Path) -> None:
     site_set(tmp_path / "old.tgz")
     machine.extend(tmp_path / "old.tgz", tmp_path / "new.tgz", b"console-keys\n")
     with tarfile.open(tmp_path / "new.tgz") as archive:
@@ -897,7 +897,7 @@ def test_an_image_that_nobody_could_log_in_to_is_refused(bench: Bench) -> None:
     )
 
 
-def test_what_is_no_site_set_is_said(bench: Bench) -> None:
+def test_a_file_that_is_no_site_set_is_refused(bench: Bench) -> None:
     (bench.directory / "site80.tgz").write_bytes(b"no set")
     before = bench.left()
     status, _, err = bench.run()
@@ -906,7 +906,7 @@ def test_what_is_no_site_set_is_said(bench: Bench) -> None:
     assert bench.left() == before
 
 
-def test_the_packages_that_the_guest_has_added_are_noticed() -> None:
+def test_each_package_that_the_guest_has_added_is_shown() -> None:
     dialogue = Console(STEPS, 0.0)
     assert told_slowly(dialogue, b"python-3.13.5p0: ok\r\nnot a package: ok\r\n") == [
         Stage("package python-3.13.5p0")
@@ -998,7 +998,7 @@ def test_an_image_that_is_no_file_is_refused(bench: Bench) -> None:
     assert (status, "no such image" in err) == (1, True)
 
 
-def test_what_is_not_installed_is_named_with_its_package(bench: Bench) -> None:
+def test_a_missing_program_is_named_with_its_package(bench: Bench) -> None:
     bench.environment["PATH"] = "/nonexistent"
     status, _, err = bench.run()
     assert status == 1
@@ -1009,7 +1009,7 @@ def test_what_is_not_installed_is_named_with_its_package(bench: Bench) -> None:
         commands.find_firmware(lambda _: False)
 
 
-def test_a_port_that_is_taken_is_said(bench: Bench) -> None:
+def test_a_port_that_is_taken_is_reported(bench: Bench) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -1018,14 +1018,14 @@ def test_a_port_that_is_taken_is_said(bench: Bench) -> None:
     assert "new.qcow2" not in str(bench.left())
 
 
-def test_two_builds_of_one_image_do_not_meet(bench: Bench) -> None:
+def test_two_builds_of_one_image_cannot_run_at_once(bench: Bench) -> None:
     (bench.directory / "new.qcow2.work").mkdir()
     status, _, err = bench.run()
     assert (status, "another build is running" in err) == (1, True)
     assert "new.qcow2.work" in bench.left()
 
 
-def test_too_little_space_is_said_before_anything_is_made(
+def test_too_little_space_is_reported_before_anything_is_made(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(bench.directory)
@@ -1037,7 +1037,7 @@ def test_too_little_space_is_said_before_anything_is_made(
     assert bench.left() == before
 
 
-def test_what_is_served_is_for_this_machine_only(tmp_path: Path) -> None:
+def test_the_files_are_served_to_this_machine_only(tmp_path: Path) -> None:
     (tmp_path / "install.conf").write_text("x = y\n")
     with machine.serving(tmp_path, 0) as port:
         with socket.create_connection(("127.0.0.1", port)) as client:
@@ -1050,7 +1050,7 @@ def test_what_is_served_is_for_this_machine_only(tmp_path: Path) -> None:
 # The commands.
 
 
-def test_names_of_files_may_have_anything_in_them(tmp_path: Path) -> None:
+def test_file_names_may_contain_any_character(tmp_path: Path) -> None:
     strange = tmp_path / "a, b;$(id)"
     shop = commands.Workshop(strange)
     firmware = commands.Firmware(strange / "C", strange / "V")

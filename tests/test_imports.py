@@ -63,7 +63,7 @@ def test_a_cached_look_up_loads_nothing_slow(cache: Path, words: list[str]) -> N
     assert not SLOW & modules
 
 
-def test_a_first_try_that_is_good_loads_no_tenacity() -> None:
+def test_a_successful_first_try_loads_no_tenacity() -> None:
     with Emulator() as service:
         modules = loaded("scw-signal-state", "--url", service.url, "booted")
     assert "urllib3" in modules
@@ -101,6 +101,6 @@ def test_the_agent_loads_no_ssl_and_no_asyncio(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_importlib_metadata_is_whole_for_whoever_wants_it_later(use: str) -> None:
+def test_importlib_metadata_can_be_imported_completely_later(use: str) -> None:
     script = "from scw_signal.cli.light_transport import transport\n" + use
     subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, check=True)

@@ -195,7 +195,7 @@ def test_no_keys_are_no_lines_and_no_complaints(document: dict[str, Node]) -> No
         ({**account(ED25519), "tags": ["", "AUTHORIZED_KEY="]}, "tags.1"),
     ],
 )
-def test_a_bad_one_costs_no_other_and_is_named_by_its_place(
+def test_a_bad_key_is_named_by_its_place_and_costs_no_other(
     document: dict[str, Node], place: str
 ) -> None:
     lines, (complaint,) = keys.authorized_keys(document)
@@ -208,7 +208,7 @@ def test_keys_in_a_shape_never_seen_are_a_complaint() -> None:
 
 
 @pytest.mark.parametrize("name", ["hostile", "legacy-2018"])
-def test_samples_with_keys_that_are_none_give_none(name: str) -> None:
+def test_samples_with_invalid_keys_give_none(name: str) -> None:
     document = json.loads((SAMPLES / f"conf-{name}.json").read_text())
     lines, complaints = keys.authorized_keys(document)
     assert lines == []
@@ -239,7 +239,7 @@ def test_white_space_around_a_line_is_cut_off(end: str) -> None:
         "-",
     ],
 )
-def test_nothing_stands_before_the_type(options: str) -> None:
+def test_nothing_may_come_before_the_type(options: str) -> None:
     only_complaint(account(f"{options} {ED25519}"))
     only_complaint({"tags": [f"AUTHORIZED_KEY={options} {ED25519}".replace(" ", "_")]})
 
@@ -266,7 +266,7 @@ def test_a_line_break_or_nul_is_refused_wherever_it_is(break_: str, place: str) 
     ],
     ids=ascii,
 )
-def test_what_cannot_be_shown_in_a_comment_costs_no_key(
+def test_unprintable_characters_in_a_comment_cost_no_key(
     comment: str, cleaned: str
 ) -> None:
     lines, complaints = keys.authorized_keys(account(f"{ED25519} {comment}"))
@@ -292,7 +292,7 @@ def test_a_megabyte_is_refused_and_not_repeated() -> None:
     assert only_complaint(document) == "tags.0: longer than 8192 characters"
 
 
-def test_of_a_line_that_is_refused_a_beginning_is_shown_at_most() -> None:
+def test_at_most_the_beginning_of_a_refused_line_is_shown() -> None:
     assert only_complaint(account("secret" * 100)) == (
         "ssh_public_keys.0: begins with 'secretsecretsecre...',"
         " which is not a type of login key"
@@ -317,7 +317,7 @@ def test_of_a_line_that_is_refused_a_beginning_is_shown_at_most() -> None:
     ],
     ids=lambda key: key.split(" ")[0],
 )
-def test_every_type_that_openssh_takes_is_taken(key: str) -> None:
+def test_every_type_that_openssh_accepts_is_accepted(key: str) -> None:
     assert keys.authorized_keys(account(f"{key} c")) == ([f"{key} c"], [])
     assert fingerprints([key]) == [fingerprint(key)]
 
@@ -348,7 +348,7 @@ def test_every_type_that_openssh_takes_is_taken(key: str) -> None:
         ),
     ],
 )
-def test_what_is_no_key_of_its_type_is_refused(key: str) -> None:
+def test_a_key_that_does_not_fit_its_type_is_refused(key: str) -> None:
     only_complaint(account(key))
 
 
@@ -387,7 +387,7 @@ few = settings(
 
 @few
 @given(st.lists(st.tuples(EVERY_KEY, comments), min_size=10, max_size=20))
-def test_every_key_comes_back_as_it_is_and_openssh_takes_it(
+def test_every_key_comes_back_unchanged_and_openssh_accepts_it(
     made: list[tuple[str, str]],
 ) -> None:
     unique = {key: f"{key} {comment}".strip() for key, comment in reversed(made)}
