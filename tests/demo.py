@@ -32,9 +32,9 @@ INDENT = " " * 19  # as wide as what stands before a message
 BEGINNING = """\
 A server boots, and its metadata service is not ready: for 2 s nothing listens
 at {url}. Then it answers 404, and then 429, "in 1 s".
-After a failure the agent waits as long as it has failed so far, plus 2 s;
-chance shortens each wait by up to a third. What the service asks for comes on
-top. So each pause below is longer than the one before.
+After a failure the agent waits as long as it has been failing, plus 2 s, but
+up to a third less, at random. If the service asks for a wait, that is added.
+So each pause below is longer than the one before.
 """
 END = """
 That was a boot: the service says "running" because of the signal. On a server
@@ -123,7 +123,7 @@ def show_until_agent_ends(lines: queue.SimpleQueue[Line]) -> None:
 
 def show_look_ups(directory: str) -> None:
     """Print what scripts on the server can now look up without a network."""
-    print(f"\n{BOLD}What the agent left behind, read without the network:{OFF}\n")
+    print(f"\n{BOLD}What the agent stored, read without the network:{OFF}\n")
     command = [str(BIN / "scw-metadata"), "--cached", "--run-dir", directory, *KEYS]
     printed = subprocess.run(command, capture_output=True, text=True, check=True)
     first, second = KEYS[:3], KEYS[3:]

@@ -383,7 +383,7 @@ def test_without_root_it_refuses() -> None:
 def test_without_yes_and_without_a_terminal_it_does_nothing() -> None:
     if os.geteuid() != 0:
         pytest.skip("it takes root to come so far")
-    assert refusal() == "accept: there is nobody to ask here: --yes"
+    assert refusal() == "accept: cannot ask without a terminal: use --yes"
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_a_configuration_that_sshd_rejects_stays(server: Server) -> None:
     status, said = server.console_keys()
     assert status == 1
     assert said.splitlines()[-1] == (
-        "console-keys: sshd does not take /etc/ssh/sshd_config; it stays as it is"
+        "console-keys: sshd rejects /etc/ssh/sshd_config; it is unchanged"
     )
     assert server.config.read_text() == f"{CONFIG}Nonsense yes\n"
     assert server.left() == before

@@ -574,9 +574,9 @@ left = int(left)
 call = getattr(os, name)
 
 def die(*arguments, **options):
-    "Call, and at the last call of those in the run directory, die halfway."
+    "Make the call, but die halfway through the last one in the run directory."
     global left
-    if options or arguments[0] != 2:  # which is the log
+    if options or arguments[0] != 2:  # descriptor 2 is the log
         left -= 1
         if left == 0:
             if name == "write":
@@ -752,10 +752,10 @@ def test_on_a_full_disk_the_signal_goes_out_and_every_file_is_old_or_new(
 
 # ntpd(8) may set it at any moment of a boot, by a day or by thirty years.
 NO_TIME_OF_DAY = """
-import datetime, logging, time  # logging looks once, when it is loaded
+import datetime, logging, time  # logging reads the clock once, when imported
 
 def refuse(*_):
-    raise AssertionError("somebody asks for the time of day")
+    raise AssertionError("something reads the time of day")
 
 for name in ("time", "time_ns", "localtime", "gmtime", "ctime", "asctime", "strftime"):
     setattr(time, name, refuse)

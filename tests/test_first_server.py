@@ -406,7 +406,7 @@ def test_another_disk_is_left_alone(server: Server, make: Any, why: str) -> None
     said = server.run("add-partition", "/home")
     assert (server.status, said) == (
         1,
-        f"add-partition: no partition for /home: {why}; the disk is left as it is\n",
+        f"add-partition: no partition for /home: {why}; the disk is unchanged\n",
     )
     after = server.disk
     if make is label_is_stuck:  # the step before it succeeded

@@ -464,7 +464,7 @@ def test_uninstalling_again_is_harmless(root: Root) -> None:
     root.must("install")
     root.must("uninstall")
     root.asked()
-    assert root.must("uninstall").startswith("nothing to take away")
+    assert root.must("uninstall").startswith("nothing to remove")
     assert root.asked() == []
 
 
@@ -532,7 +532,7 @@ def test_files_of_others_stay(root: Root) -> None:
     inside = f"{TREE}/other"
     (root.path / inside).write_text("not ours either\n")
     out = root.must("uninstall")
-    assert "left alone, for not all in it is from install: /" + TREE in out
+    assert "kept, because not everything in it is from install: /" + TREE in out
     kept = set(root.contents()) - set(before)
     assert kept == {inside, TREE, str(Path(TREE).parent)}
 
@@ -551,7 +551,7 @@ def test_a_file_of_the_tree_that_was_changed_stays(root: Root) -> None:
     root.must("install")
     module = root.path / TREE / "scw_signal/__init__.py"
     module.write_text("changed\n")
-    assert "left alone" in root.must("uninstall")
+    assert "kept, because it was changed" in root.must("uninstall")
     assert list(files(root)).count(f"{TREE}/scw_signal/__init__.py") == 1
     assert not [path for path in files(root) if path.startswith(f"{TREE}/urllib3")]
 
@@ -741,7 +741,7 @@ def test_of_two_at_once_one_is_refused_and_the_other_is_whole(case: Case) -> Non
         for script in ("install", "uninstall"):
             result = root.run(script)
             assert (result.status, result.out) == (1, "")
-            assert result.err == f"{script}: another one is at work here\n"
+            assert result.err == f"{script}: another install or uninstall is running\n"
         go_on.write_text("\n")
         assert first.wait(PATIENCE) == 0
     assert source_only(root) == whole
@@ -889,7 +889,7 @@ def test_another_system_is_refused(root: Root, script: str) -> None:
     root.stub("uname", "echo Plan9")
     root.stub("id", "echo 1000")
     assert root.run(script, env={"DESTDIR": ""}) == Result(
-        1, "", f"{script}: this is for openbsd, and here is Plan9\n"
+        1, "", f"{script}: this is for openbsd, not for Plan9\n"
     )
 
 

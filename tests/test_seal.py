@@ -199,7 +199,7 @@ def test_another_system_is_left_alone(server: Server) -> None:
     for words in ([], ["-n"]):
         status, out, err = server.seal(*words)
         assert (status, out) == (1, "")
-        assert err == "scw-seal: this is for OpenBSD, and here is Linux\n"
+        assert err == "scw-seal: this is for OpenBSD, not for Linux\n"
     assert server.contents() == before
 
 
@@ -239,7 +239,7 @@ def test_a_file_that_cannot_be_removed_is_a_failure(server: Server) -> None:
     server.stub("rm", "exit 1")
     status, out, err = server.seal()
     assert (status, "sealed" in out) == (1, False)
-    assert err == "scw-seal: not sealed: not all of it could be done\n"
+    assert err == "scw-seal: not sealed: some steps failed\n"
 
 
 def test_the_manual_has_every_status_and_the_option() -> None:

@@ -190,7 +190,7 @@ def test_a_file_that_is_no_package_is_refused_in_one_line(
         done = make(release, "9.9", path)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == (
-            f"make-site: not a package of OpenBSD, or not whole: {str(path)!r}\n"
+            f"make-site: not a package of OpenBSD, or incomplete: {str(path)!r}\n"
         )
     assert not list((release / "dist").glob("site99*"))
 
@@ -415,7 +415,7 @@ def test_no_image_is_made_if_python_cannot_be_added(system: System) -> None:
     with pytest.raises(subprocess.CalledProcessError) as caught:
         system.site("install.site")
     assert caught.value.stdout == (
-        "install.site: Python cannot be added, and the image is to have it\n"
+        "install.site: cannot add Python, which this image must have\n"
     )
 
 
@@ -463,7 +463,7 @@ ENABLED = ["install ", "rcctl enable scw_signal", "rcctl get scw_signal status"]
 STARTED = "rcctl start scw_signal"
 TOLD = "logger -t scw_signal -p daemon.info first boot: scw_signal is installed"
 BACKGROUND = (
-    "scw_signal: the installation goes on in the background, see /var/log/daemon\n"
+    "scw_signal: the installation continues in the background; see /var/log/daemon\n"
 )
 
 
@@ -573,7 +573,7 @@ def held(system: System) -> Iterator[Held]:
 def test_only_one_first_boot_runs_at_a_time(held: Held) -> None:
     script = "/usr/local/share/scw_signal/first-boot"
     said = held.system.run("mksh", script, "enable")
-    assert said == "scw_signal: another first-boot is at work\n"
+    assert said == "scw_signal: another first-boot is running\n"
     held.proceed()
     assert held.system.asks().count(STARTED) == 1
 

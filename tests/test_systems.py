@@ -295,7 +295,7 @@ def test_without_destdir_it_can_be_run_at_once_and_says_what_is_left_to_do(
     assert out.splitlines()[-3:] == [
         "scw-signal is installed. To have it started at every boot:",
         "    sysrc scw_signal_enable=YES",
-        "It runs as the user _scwsignal, which must still be made.",
+        "It runs as the user _scwsignal: create that user first.",
     ]
     compiled = list((tmp_path / "libexec").rglob("*.pyc"))
     assert compiled
@@ -318,7 +318,7 @@ def test_with_the_libraries_of_the_system_none_is_installed(
     setup = configparser.ConfigParser()
     setup.read(TOP / "setup.cfg")
     requires = setup["options"]["install_requires"].split()
-    assert out.startswith(f"a package of this depends on {' and '.join(requires)}\n")
+    assert out.startswith(f"a package of this must depend on {' and '.join(requires)}\n")
     assert not [path for path in files(root) if "urllib3" in path]
 
 

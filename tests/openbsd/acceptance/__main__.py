@@ -121,7 +121,7 @@ def _system(options: argparse.Namespace) -> Linux | OpenBSD:
         return Linux(TOP, options.package)
     if name == "OpenBSD":
         return OpenBSD(TOP, options.pairs, options.rdomains)
-    raise RefusedError(f"this is for OpenBSD and Linux, and here is {name}")
+    raise RefusedError(f"this is for OpenBSD and Linux, not for {name}")
 
 
 def _chosen(claim: Claim, only: Sequence[str]) -> bool:
