@@ -1,10 +1,10 @@
-"""packaging/openbsd: install and uninstall, in roots of the tests' own.
+"""packaging/openbsd: install and uninstall, each test in its own root directory.
 
-OpenBSD is not here. The shells are mksh, which comes from pdksh as OpenBSD's sh
-does, dash, and that sh itself where there is its port oksh. What a root has in
-usr/sbin is tests/openbsd/account, by the names of OpenBSD's programs. The installed
-commands are run as they are, in a mount namespace that shows a root's /usr/local in
-place of the system's.
+These tests do not need OpenBSD. The shells are dash; mksh, which comes from pdksh as
+OpenBSD's sh does; and oksh, a port of that sh, if it is installed. In a root's
+usr/sbin, tests/openbsd/account stands in for OpenBSD's programs. The installed
+commands run unchanged, in a mount namespace where the root's /usr/local replaces the
+system's.
 """
 
 from __future__ import annotations
@@ -71,18 +71,18 @@ MADE = [
 ]
 UNMADE = ["userdel _scwsignal", "groupdel _scwsignal"]
 
-# What are aliases in OpenBSD's sh: there a function cannot have such a name.
+# Aliases of OpenBSD's sh. A function cannot have the name of one.
 ALIASES = {
     "autoload", "functions", "hash", "history", "integer", "local", "login", "nohup",
     "r", "stop",
 }  # fmt: skip
 
-# The interpreter itself: a virtual environment's would look for its own place.
+# The real interpreter: a virtual environment's would look for that environment.
 PYTHON = Path(sys.executable).resolve()
 
 
 class Result(NamedTuple):
-    """What a script left: its status, and what it printed."""
+    """The exit status and the output of a script."""
 
     status: int
     out: str
@@ -90,7 +90,7 @@ class Result(NamedTuple):
 
 
 class Root:
-    """A system to install on: a directory with what install asks a system for."""
+    """A system to install on: a directory with all that install needs."""
 
     def __init__(self, path: Path, release: Path, shell: str) -> None:
         self.path = path
@@ -103,7 +103,7 @@ class Root:
             (path / directory).mkdir(parents=True)
         self.scratch.mkdir()
         self.stubs.mkdir()
-        (self.stubs / "sh").symlink_to(shell)  # for install, which calls another
+        (self.stubs / "sh").symlink_to(shell)  # install runs another script with it
         for name in PROGRAMS:
             shutil.copy(STAND_IN, path / "usr/sbin" / name)
         for name in ("passwd", "group"):
@@ -120,9 +120,9 @@ class Root:
         umask: int = 0o022,
         kill: bool = False,
     ) -> Result:
-        """Run install or uninstall, from the release, for this root.
+        """Run the release's install or uninstall on this root.
 
-        `kill` gives it a process group of its own, to be killed in.
+        With `kill` it gets its own process group, so that it can be killed.
         """
         done = subprocess.run(
             [*self.before, self.shell, self.release / SCRIPTS / script, *words],
@@ -145,7 +145,7 @@ class Root:
         )
 
     def environment(self) -> dict[str, str]:
-        """Return what the scripts are run in."""
+        """Return the environment of the scripts."""
         return {
             "PATH": f"{self.stubs}:{ENVIRONMENT['PATH']}",
             "TMPDIR": str(self.scratch),
@@ -154,19 +154,22 @@ class Root:
         }
 
     def must(self, script: str) -> str:
-        """Run what must succeed without complaint; return what it printed."""
+        """Run a script that must succeed without an error; return what it printed."""
         result = self.run(script)
         assert (result.status, result.err) == (0, "")
         return result.out
 
     def asked(self) -> list[str]:
-        """Return what the system's programs were asked to do since the last time."""
+        """Return the calls of the system's programs since the last time.
+
+        Calls of makewhatis are left out.
+        """
         lines = self._asked.read_text().splitlines() if self._asked.exists() else []
         self._asked.unlink(missing_ok=True)
         return [line for line in lines if not line.startswith("makewhatis")]
 
     def contents(self) -> dict[str, tuple[int, bytes | str]]:
-        """Return what there is: mode and bytes of a file, its target of a link."""
+        """Return each path with its mode, and a file's bytes or a link's target."""
         found: dict[str, tuple[int, bytes | str]] = {}
         for path in self.path.rglob("*"):
             what: bytes | str = "directory"
@@ -180,15 +183,15 @@ class Root:
         return found
 
     def stub(self, name: str, body: str) -> None:
-        """Put a script in the place of one of the programs that PATH leads to."""
+        """Put a script in place of a program in PATH."""
         (self.stubs / name).write_text(f"#!/bin/sh\n{body}\n")
         (self.stubs / name).chmod(0o755)
 
 
 @pytest.fixture(scope="session")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an unpacked release; of its code it has but the names."""
-    # The blank is for whoever unpacks it in a directory whose name has one.
+    """Return an unpacked release, whose packages contain no code."""
+    # Users may unpack it in a directory with a blank in its name.
     return unpacked(tmp_path_factory.mktemp("a release"))
 
 
@@ -203,7 +206,7 @@ def unpacked(directory: Path) -> Path:
 
 
 def fill(release: Path) -> None:
-    """Let a release have its code."""
+    """Copy the code into a release."""
     origins = (TOP / "scw_signal/x", Path(urllib3.__file__), Path(tenacity.__file__))
     for package, origin in zip(PACKAGES, origins, strict=True):
         shutil.rmtree(release / package)
@@ -223,7 +226,7 @@ def shell(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def own_release(root: Root, tmp_path: Path) -> Path:
-    """Return a release that the test may change, which the root is to install."""
+    """Return a release that the test may change, and that the root installs."""
     root.release = tmp_path / "own release"
     return unpacked(root.release)
 
@@ -253,12 +256,12 @@ def test_the_tree_holds_the_package_and_the_libraries(
     root: Root, own_release: Path
 ) -> None:
     fill(own_release)
-    # What was compiled where the release came from is of no use.
+    # A compiled file of the release must not be installed.
     (own_release / "scw_signal/__pycache__").mkdir()
     (own_release / "scw_signal/__pycache__/agent.cpython-399.pyc").write_text("")
     root.must("install")
     assert not [path for path in root.contents() if "399" in path]
-    shutil.rmtree(own_release / "scw_signal/emulator")  # which no server needs
+    shutil.rmtree(own_release / "scw_signal/emulator")  # no server needs it
     for package in PACKAGES:
         for file in (own_release / package).rglob("*.py"):
             name = file.relative_to(own_release / package).as_posix()
@@ -305,11 +308,11 @@ def test_a_command_looks_in_the_tree_first_and_imports_no_more(
     ]
 
 
-def test_all_is_compiled_for_the_python_that_is_there(root: Root) -> None:
+def test_all_is_compiled_for_the_installed_python(root: Root) -> None:
     root.must("install")
     for source in (root.path / TREE).rglob("*.py"):
         compiled = Path(cache_from_source(str(source))).read_bytes()
-        # As PEP 552 has it: magic, flags, time of the source, size of the source.
+        # PEP 552: magic, flags, time of the source, size of the source.
         flags, time, size = memoryview(compiled[4:16]).cast("I")
         status = source.stat()
         assert (flags, time, size) == (0, int(status.st_mtime), status.st_size)
@@ -322,7 +325,7 @@ def test_nothing_else_is_left_behind(root: Root) -> None:
     assert not [path for path in root.contents() if path.endswith((".new", ".old"))]
 
 
-def test_the_index_of_the_manuals_is_kept(root: Root) -> None:
+def test_install_and_uninstall_update_the_index_of_the_manuals(root: Root) -> None:
     manuals = f"{root.path}/usr/local/man"
     pages = " ".join(
         f"{root.path}/{path}" for path in OUTSIDE if path.startswith("usr/local/man")
@@ -368,7 +371,7 @@ def test_with_n_uninstall_says_all_that_it_would_do_and_does_nothing(
     assert result.out.splitlines() == lines
 
 
-def test_with_n_it_leaves_alone_what_another_install_is_about(root: Root) -> None:
+def test_with_n_it_leaves_the_files_of_another_install_alone(root: Root) -> None:
     (root.path / f"{TREE}.new").mkdir(parents=True)
     (root.path / "usr/local/bin/.scw-signald.new").write_text("")
     before = root.contents()
@@ -376,7 +379,7 @@ def test_with_n_it_leaves_alone_what_another_install_is_about(root: Root) -> Non
     assert root.contents() == before
 
 
-# Again, and newer.
+# Installing again, and installing a newer release.
 
 
 def test_installing_again_changes_nothing(root: Root) -> None:
@@ -389,7 +392,7 @@ def test_installing_again_changes_nothing(root: Root) -> None:
 
 
 def source_only(root: Root) -> dict[str, tuple[int, bytes | str]]:
-    """Return what there is but for what Python compiled, which has dates in it."""
+    """Return the contents without compiled files, since those contain dates."""
     return {
         path: what
         for path, what in root.contents().items()
@@ -413,7 +416,7 @@ def test_a_newer_release_replaces_what_the_older_one_had(
     assert service == (release / "rc.d/scw_signal").read_text()
 
 
-def test_what_a_newer_release_found_made_it_still_takes_away(root: Root) -> None:
+def test_uninstall_removes_what_an_earlier_install_made(root: Root) -> None:
     before = root.contents()
     root.must("install")
     root.must("install")
@@ -423,7 +426,7 @@ def test_what_a_newer_release_found_made_it_still_takes_away(root: Root) -> None
     assert root.asked()[-2:] == UNMADE
 
 
-def test_a_newer_release_with_n_shows_what_would_go(
+def test_with_n_a_newer_release_shows_what_it_would_remove(
     root: Root, release: Path, own_release: Path
 ) -> None:
     (own_release / "packaging/man/scw-former.8").write_text("")
@@ -447,7 +450,7 @@ def test_uninstall_leaves_the_system_as_it_was(root: Root) -> None:
     assert root.asked() == [*stopped, *UNMADE]
 
 
-def test_uninstall_takes_what_another_python_compiled_and_the_agent_left(
+def test_uninstall_removes_what_another_python_compiled_and_the_agent_left(
     root: Root,
 ) -> None:
     before = root.contents()
@@ -480,7 +483,7 @@ def test_an_account_that_was_there_before_stays(root: Root) -> None:
     assert not {*MADE, *UNMADE} & set(asked)
 
 
-def test_what_the_agent_left_goes_too(root: Root) -> None:
+def test_uninstall_removes_the_directories_of_the_agent(root: Root) -> None:
     (root.path / "var/db").mkdir()
     before = root.contents()
     root.must("install")
@@ -491,7 +494,9 @@ def test_what_the_agent_left_goes_too(root: Root) -> None:
     assert root.contents() == before
 
 
-def test_the_service_is_stopped_and_disabled_before_anything_goes(root: Root) -> None:
+def test_the_service_is_stopped_and_disabled_before_anything_is_removed(
+    root: Root,
+) -> None:
     root.must("install")
     root.asked()
     out = root.must("uninstall")
@@ -502,7 +507,7 @@ def test_the_service_is_stopped_and_disabled_before_anything_goes(root: Root) ->
 @pytest.mark.parametrize(
     ("taken", "number"), [((), 999), ((999,), 998), ((1000, 999, 998, 500), 997)]
 )
-def test_the_user_gets_the_highest_free_number_below_the_people_s(
+def test_the_user_gets_the_highest_free_number_below_1000(
     root: Root, taken: tuple[int, ...], number: int
 ) -> None:
     for name, which in (("passwd", taken[::2]), ("group", taken[1::2])):
@@ -514,7 +519,7 @@ def test_the_user_gets_the_highest_free_number_below_the_people_s(
     assert user.startswith(f"useradd -u {number} ")
 
 
-def test_without_a_free_number_nothing_is_begun(root: Root) -> None:
+def test_without_a_free_number_install_is_refused(root: Root) -> None:
     with (root.path / "etc/passwd").open("a") as file:
         file.writelines(f"user{number}:*:{number}:\n" for number in range(500, 1000))
     assert refusal(root) == (
@@ -597,14 +602,14 @@ def test_it_replaces_nothing_that_is_not_its_own(root: Root, way: str) -> None:
 
 STEPS = ("cp", "mkdir", "mv", "rm", "rmdir")
 ACCOUNT_STEPS = ("groupadd", "useradd", "rcctl", "userdel", "groupdel")
-LANES = 8  # among which the steps are shared out
-STRIDE = 5  # most steps move one more file: each one is for make soak
+LANES = 8  # test cases that share the steps
+STRIDE = 5  # most steps just move a file, so only make soak tries each
 
 
 def kill_at(root: Root, number: int) -> None:
-    """Let all processes of a script be killed just before it changes the root.
+    """Have a script killed just before its nth change of the root; 0 for never.
 
-    The change is the nth, and made by one of the programs named above.
+    Changes by the programs named above are counted.
     """
     count = root.path.with_name("count")
     count.write_text("")
@@ -621,19 +626,19 @@ def kill_at(root: Root, number: int) -> None:
 
 
 def let_live(root: Root) -> None:
-    """Let scripts come to their end again."""
+    """Let scripts run to their end again."""
     kill_at(root, 0)
     for program in STEPS:
         (root.stubs / program).unlink()
 
 
 class Case(NamedTuple):
-    """A machine to try on, and what there is to compare it with."""
+    """A root to test on, and the contents to compare it with."""
 
     root: Root
     nothing: dict[str, tuple[int, bytes | str]]
     whole: dict[str, tuple[int, bytes | str]]
-    stride: int  # steps from one that is tried to the next
+    stride: int  # from one step that is tried to the next
 
 
 @pytest.fixture
@@ -652,13 +657,13 @@ def case(
 
 
 def lane(case: Case, first: int) -> Iterator[tuple[bool, int]]:
-    """Return the steps of a lane; after every second one, it is run again first."""
+    """Return the steps of a lane, each with whether to install again after it."""
     numbers = itertools.count(first * case.stride, LANES * case.stride)
     return zip(itertools.cycle([False, True]), numbers)
 
 
 def interrupted(root: Root, script: str, number: int) -> bool:
-    """Run a script that is killed before its nth step; tell whether it had so many."""
+    """Kill a script before its nth step; tell whether it had that many."""
     kill_at(root, number)
     status = root.run(script, kill=True).status
     let_live(root)
@@ -725,7 +730,9 @@ def test_uninstall_killed_at_any_step_can_be_run_again_or_undone(
     assert number > LANES * case.stride
 
 
-def test_of_two_at_once_one_is_refused_and_the_other_is_whole(case: Case) -> None:
+def test_of_two_at_once_the_second_is_refused_and_the_first_finishes(
+    case: Case,
+) -> None:
     root, _, whole, _ = case
     started, go_on = (root.path.with_name(name) for name in ("started", "go-on"))
     for fifo in (started, go_on):
@@ -747,7 +754,7 @@ def test_of_two_at_once_one_is_refused_and_the_other_is_whole(case: Case) -> Non
     assert source_only(root) == whole
 
 
-def test_what_cannot_be_written_whole_is_not_begun(root: Root) -> None:
+def test_a_copy_that_fails_leaves_no_file_behind(root: Root) -> None:
     before = set(files(root))
     fails = 'echo "cp: no space left on device" >&2; exit 1'
     last = "for last; do :; done; case $last in *scw-signald.8.new)"
@@ -763,7 +770,7 @@ def files(root: Root) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("program", ["groupadd", "useradd"])
-def test_without_its_account_it_fails_and_can_be_run_again(
+def test_if_the_account_cannot_be_made_it_fails_and_can_be_run_again(
     root: Root, program: str
 ) -> None:
     before = root.contents()
@@ -781,7 +788,7 @@ def test_without_its_account_it_fails_and_can_be_run_again(
 
 
 def namespace(mounts: str) -> list[str]:
-    """Return the words before a command that is to run behind these mounts."""
+    """Return the words that run a command with these mounts."""
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
     unshare = [found("unshare"), "--mount", *user]
     probe = subprocess.run(
@@ -816,7 +823,7 @@ def refusal(root: Root, **env: str) -> str:
 
 def test_without_python_it_says_how_to_get_it(root: Root) -> None:
     root.python.unlink()
-    # The listing expects one.
+    # Root.contents() expects one.
     root.python.symlink_to("nowhere")
     assert refusal(root) == (
         "install: there is no /usr/local/bin/python3: pkg_add python%3\n"
@@ -826,7 +833,7 @@ def test_without_python_it_says_how_to_get_it(root: Root) -> None:
 def test_an_old_python_is_refused_by_its_version(root: Root) -> None:
     root.python.unlink()
     root.python.write_text(
-        # What install asks is answered by a Python that takes itself for an old one.
+        # This Python tells install that it is an old one.
         "#!/bin/sh\n"
         f'exec {PYTHON} -I -c "import sys; sys.version_info = (3, 9, 18)\n$3" "$4"\n'
     )
@@ -847,7 +854,7 @@ def test_a_python_that_does_not_run_is_refused(root: Root) -> None:
 
 
 @pytest.mark.parametrize("library", ["urllib3", "tenacity"])
-def test_a_checkout_is_told_to_make_a_release(
+def test_without_the_libraries_it_says_make_vendor(
     root: Root, own_release: Path, library: str
 ) -> None:
     shutil.rmtree(own_release / "vendor" / library)
@@ -880,8 +887,8 @@ def test_destdir_must_be_a_directory(root: Root) -> None:
     )
 
 
-# Without DESTDIR it is this machine that is installed on: so the tests answer for
-# it in a way that ends there.
+# Without DESTDIR the scripts work on this machine. So these tests stub uname(1) and
+# id(1), so that the scripts stop before they change anything.
 
 
 @pytest.mark.parametrize("script", ["install", "uninstall"])
@@ -894,7 +901,7 @@ def test_another_system_is_refused(root: Root, script: str) -> None:
 
 
 @pytest.mark.parametrize("script", ["install", "uninstall"])
-def test_who_is_not_root_is_refused(root: Root, script: str) -> None:
+def test_a_user_other_than_root_is_refused(root: Root, script: str) -> None:
     root.stub("uname", "echo OpenBSD")
     root.stub("id", "echo 1000")
     assert root.run(script, env={"DESTDIR": ""}) == Result(
@@ -902,7 +909,7 @@ def test_who_is_not_root_is_refused(root: Root, script: str) -> None:
     )
 
 
-def test_who_is_not_root_may_see_what_would_be_done(root: Root) -> None:
+def test_every_user_may_see_what_would_be_done(root: Root) -> None:
     root.stub("uname", "echo OpenBSD")
     root.stub("id", "echo 1000")
     result = root.run("uninstall", "-n", env={"DESTDIR": ""})
@@ -925,11 +932,11 @@ def test_no_function_has_the_name_of_an_alias(script: str) -> None:
     assert not functions & ALIASES
 
 
-# The installed commands, as they are.
+# The installed commands, unchanged.
 
 
 def interpreter(minor: int) -> Path | None:
-    """Return Python 3.`minor` itself, if it is here and can be used for this."""
+    """Return the path of Python 3.`minor`, if it is outside of /usr/local."""
     named = shutil.which(f"python3.{minor}")
     candidates = [
         *Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python3"),
@@ -943,7 +950,7 @@ def interpreter(minor: int) -> Path | None:
             check=False,
         )
         path = Path(asked.stdout.strip()).resolve()
-        # What is in /usr/local is hidden by the namespace.
+        # The namespace hides what is in /usr/local.
         if asked.returncode == 0 and not path.is_relative_to("/usr/local"):
             return path
     return None
@@ -951,20 +958,20 @@ def interpreter(minor: int) -> Path | None:
 
 @pytest.fixture(scope="session")
 def interpreters() -> dict[int, Path]:
-    """Return the interpreters here, by their minor version, in its order."""
+    """Return the interpreters on this machine, in the order of their minor versions."""
     known = {minor: interpreter(minor) for minor in range(10, 16)}
     return {minor: path for minor, path in known.items() if path is not None}
 
 
 @pytest.fixture
 def system(root: Root, own_release: Path) -> Root:
-    """Return a root that gets all of the code, to be run."""
+    """Return a root whose release has the code, so that the commands run."""
     fill(own_release)
     return root
 
 
 def ran(root: Root, *words: str, read_only: bool = False) -> Result:
-    """Run an installed command as somebody types it."""
+    """Run an installed command, with the root's /usr/local as the system's."""
     show = bind(root.path / "usr/local", Path("/usr/local"))
     if read_only:
         show += f" && {freeze(Path('/usr/local'))}"
@@ -981,7 +988,7 @@ def ran(root: Root, *words: str, read_only: bool = False) -> Result:
 
 
 def works(root: Root, *, read_only: bool = False) -> None:
-    """Have each command do its work."""
+    """Check that the agent and two of the commands do their work."""
     run_dir = f"--run-dir={root.path}/var/run/scw_signal"
     with Emulator() as service:
         url = f"--url={service.url}"
@@ -1004,7 +1011,7 @@ def test_the_installed_commands_work(system: Root) -> None:
     works(system)
 
 
-def test_no_directory_and_no_environment_leads_them_astray(system: Root) -> None:
+def test_the_current_directory_and_the_environment_are_ignored(system: Root) -> None:
     system.must("install")
     for name in ("scw_signal", "urllib3", "gc"):
         (system.path / f"{name}.py").write_text("raise SystemExit('trapped')")
@@ -1014,7 +1021,7 @@ def test_no_directory_and_no_environment_leads_them_astray(system: Root) -> None
         assert ran(system, "env", *trap, *words).out == "booted signal sent!\n"
 
 
-def test_it_outlives_a_minor_upgrade_of_python(
+def test_it_survives_a_minor_upgrade_of_python(
     system: Root, interpreters: dict[int, Path]
 ) -> None:
     if len(interpreters) < 2:
@@ -1024,7 +1031,7 @@ def test_it_outlives_a_minor_upgrade_of_python(
     system.must("install")
     for minor in newer:
         switch(system, interpreters[minor])
-        # At boot the agent cannot write here: it must do without compiled code.
+        # At boot the agent cannot write here. So it must run without compiled code.
         works(system, read_only=True)
         assert compiled_for(system) == {f"cpython-3{oldest}"}
     system.must("install")
@@ -1038,5 +1045,5 @@ def switch(root: Root, python: Path) -> None:
 
 
 def compiled_for(root: Root) -> set[str]:
-    """Return the tags of the interpreters for which anything is compiled."""
+    """Return the tags of the interpreters that anything is compiled for."""
     return {path.name.split(".")[-2] for path in (root.path / TREE).rglob("*.pyc")}

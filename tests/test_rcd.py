@@ -1,11 +1,12 @@
-"""rc.d/scw_signal, driven by rc.subr's own logic under the shells that can run it.
+"""rc.d/scw_signal, run with rc.subr under the shells that can run it.
 
-OpenBSD is not here: rc.subr is OpenBSD's own where RC_SUBR names it or
-/etc/rc.d has it, and otherwise a stand-in, like the few programs of tests/rc.d/bin.
-Everything happens in a root of its own, to which the paths are rewritten.
+The tests run on Linux. rc.subr is OpenBSD's own if RC_SUBR names it or /etc/rc.d has
+it, and otherwise a stand-in, like the few programs in tests/rc.d/bin. Each test has
+its own root directory, and the paths in the scripts are changed to those in there.
 
-Where a state must be held, a shell by the name of python3 runs a script in the
-agent's place, which tells of its life in one FIFO and does what comes in another.
+Many tests need an agent that does what they say when they say it. For them a shell
+with the name python3 runs a script in place of the agent. It reports its start in one
+FIFO and reads its orders from another.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ SERVICE = ROOT / "rc.d/scw_signal"
 PORTED = ROOT / "packaging/openbsd/port/pkg/scw_signal.rc"
 NAME = "scw_signal"
 
-# Bounds a test that hangs; nothing here waits for it.
+# Seconds after which a test that hangs fails; nothing waits for this long.
 PATIENCE = 60.0
 
 OK, FAILED = f"{NAME}(ok)\n", f"{NAME}(failed)\n"
 
-# What the fake agent does with its life.
+# What the fake agent can do.
 OBEYS = "read -r order <{root}/orders; eval $order"
 SUCCEEDS_AT_ONCE = ": >{state}"
-# Once more as soon as its state has been removed; in any case before it ends.
+# At SIGTERM, and again when its state has been removed, or at the latest at its end.
 WRITES_WHILE_DYING = (
     "trap ': >{state}; n=0; while [ -e {state} ] && [ $((n += 1)) -lt 20000 ]; do :;"
     " done; : >{state}; exit 1' TERM; " + OBEYS
@@ -57,7 +58,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def _rc_subr() -> Path:
-    """Return OpenBSD's rc.subr where it is at hand, or the stand-in."""
+    """Return OpenBSD's rc.subr if it is on this machine, or else the stand-in."""
     named = os.environ.get("RC_SUBR")
     if named:
         return Path(named)
@@ -85,14 +86,14 @@ def _shells() -> list[str]:
 
 
 class Result(NamedTuple):
-    """What an action of the service left: its status, and what it printed."""
+    """The exit status and the output of an action of the service."""
 
     status: int
     out: str
 
 
 class Scratch:
-    """A root with the service in it, and what the service needs around it."""
+    """A root directory with the service and all that it needs."""
 
     def __init__(self, root: Path, shell: str) -> None:
         self.root = root
@@ -105,7 +106,7 @@ class Scratch:
             (root / directory).mkdir(parents=True)
         self._install(SERVICE)
         self._install(_rc_subr(), "rc.subr")
-        # The users there are. By default all is done by whoever runs the tests.
+        # By default the service's user is the one who runs the tests.
         self.user("_scwsignal", os.getuid())
 
     def _install(self, file: Path, name: str = "") -> None:
@@ -117,7 +118,7 @@ class Scratch:
         installed.chmod(0o755)
 
     def user(self, name: str, uid: int) -> None:
-        """Let there be a user."""
+        """Add a user."""
         with (self.root / "etc/passwd").open("a") as passwd:
             passwd.write(f"{name}:*:{uid}:{uid}::/:/sbin/nologin\n")
 
@@ -127,12 +128,12 @@ class Scratch:
         (self.root / "etc/rc.conf.local").write_text("".join(lines))
 
     def environment(self, **variables: str) -> dict[str, str]:
-        """Return what the service is run in."""
+        """Return the environment of the service."""
         path = f"{HERE}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         return {"PATH": path, "SCRATCH": str(self.root), **variables}
 
     def rcctl(self, action: str, **environment: str) -> Result:
-        """Do as `rcctl ACTION scw_signal` does; at boot, INRC is set as well."""
+        """Do what `rcctl ACTION scw_signal` does; rc(8) also sets INRC at boot."""
         done = subprocess.run(
             [self.script, action],
             env=self.environment(**environment),
@@ -142,20 +143,20 @@ class Scratch:
             timeout=PATIENCE,
             check=False,
         )
-        print(done.stderr)  # for whom a test fails
+        print(done.stderr)  # pytest shows it if a test fails
         return Result(done.returncode, done.stdout)
 
     def has_failed(self) -> bool:
-        """Answer what `rcctl ls failed`, and so daily(8), asks of the service."""
+        """Tell whether `rcctl ls failed`, and so daily(8), lists the service."""
         return self.rcctl("check").status != 0
 
     def logins(self) -> list[str]:
-        """Return the users for whom a daemon was started, in order."""
+        """Return the users that a daemon was started as, in order."""
         log = self.root / "su.log"
         return log.read_text().split() if log.exists() else []
 
     def print_from_service(self, code: str) -> str:
-        """Run `code` in the place of the action, and return what it prints."""
+        """Run `code` in place of the action, and return what it prints."""
         script = self.root / NAME
         script.write_text(self.script.read_text().replace("rc_cmd $1", code))
         script.chmod(0o755)
@@ -171,14 +172,14 @@ class Scratch:
 
 
 class Life(NamedTuple):
-    """A life of the fake agent: as whom it was born, and how."""
+    """One run of the fake agent: its process, its routing table and its flags."""
 
     pidfd: int
     rtable: str
     flags: str
 
     def has_ended(self) -> bool:
-        """Wait for the end."""
+        """Wait for the end; tell whether it came."""
         return bool(_readable(self.pidfd))
 
 
@@ -197,11 +198,11 @@ class FakeAgent:
         path = self._scratch.root / name
         os.mkfifo(path)
         path.chmod(0o666)
-        # For both, so that opening it blocks nobody and nobody reads its end.
+        # For both, so that no opening blocks, and no reader meets the end of the file.
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
     def does(self, life: str, interpreter: str = "usr/local/bin/python3") -> None:
-        """Let the lives from now on be so."""
+        """Set what the agent does from its next start on."""
         root, script = self._scratch.root, self._scratch.agent
         script.write_text(
             f"#!{root / interpreter}\n"
@@ -211,12 +212,12 @@ class FakeAgent:
         script.chmod(0o755)
 
     def start(self) -> Life:
-        """Start the service, and wait for the life that this begins."""
+        """Start the service, and wait until the agent runs."""
         assert self._scratch.rcctl("start") == (0, OK)
         return self.born()
 
     def born(self) -> Life:
-        """Wait for the next life."""
+        """Wait until the agent has been started once more."""
         if not self._lines:
             assert _readable(self._news), "no agent came to life"
             self._lines = os.read(self._news, 65536).decode().splitlines()
@@ -252,7 +253,7 @@ def _readable(descriptor: int, seconds: float = PATIENCE) -> bool:
 def scratch(request: pytest.FixtureRequest) -> Iterator[Scratch]:
     if not request.param:
         pytest.skip("no mksh or oksh here to run OpenBSD's rc.subr with")
-    # Not tmp_path: other users are to get in.
+    # Not tmp_path: other users must be able to enter it.
     with tempfile.TemporaryDirectory(prefix="rcd") as name:
         root = Path(name)
         root.chmod(0o755)
@@ -283,7 +284,7 @@ def agent(scratch: Scratch) -> Iterator[FakeAgent]:
 def test_start_does_not_wait_for_the_work_to_be_done(
     scratch: Scratch, agent: FakeAgent
 ) -> None:
-    scratch.set(timeout="3600")  # what rc.subr waits for a daemon at most
+    scratch.set(timeout="3600")  # the longest that rc.subr waits for a daemon
     agent.start()
     assert not scratch.state.exists()
 
@@ -336,8 +337,10 @@ def test_an_agent_that_has_done_its_work_before_anybody_looks_is_ok(
     assert not scratch.has_failed()
 
 
-def test_an_agent_that_dies_at_once_is_told(scratch: Scratch, agent: FakeAgent) -> None:
-    # No python3 in its command line: nobody can take it for one that runs.
+def test_an_agent_that_dies_at_once_is_reported(
+    scratch: Scratch, agent: FakeAgent
+) -> None:
+    # Without python3 in its command line it is never taken for a running agent.
     agent.does("", interpreter=shutil.which("false") or "/bin/false")
     assert scratch.rcctl("start") == (1, FAILED)
     assert scratch.has_failed()
@@ -364,7 +367,7 @@ def test_without_a_run_directory_the_agent_is_started_all_the_same(
     assert not scratch.has_failed()
 
 
-# Checking: the question of `rcctl ls failed`
+# Checking, as `rcctl ls failed` does
 
 
 def test_a_service_that_was_never_started_has_failed(scratch: Scratch) -> None:
@@ -423,7 +426,7 @@ def test_stop_forgets_the_signal(scratch: Scratch, agent: FakeAgent) -> None:
     assert scratch.has_failed()
 
 
-def test_stop_has_nothing_to_do_where_nothing_was_started(scratch: Scratch) -> None:
+def test_stop_does_nothing_if_nothing_was_started(scratch: Scratch) -> None:
     assert scratch.rcctl("stop") == (0, "")
 
 
@@ -431,7 +434,7 @@ def test_an_agent_that_writes_its_state_while_it_is_stopped_is_forgotten(
     scratch: Scratch, agent: FakeAgent
 ) -> None:
     agent.does(WRITES_WHILE_DYING)
-    scratch.set(timeout="3600")  # what rc.subr waits for the check at most
+    scratch.set(timeout="3600")  # the longest that rc.subr waits for the check
     agent.start()
     assert scratch.rcctl("stop") == (0, OK)
     assert not scratch.state.exists()
@@ -447,7 +450,7 @@ def test_an_agent_that_writes_its_state_until_it_is_killed_is_forgotten(
     assert not scratch.state.exists()
 
 
-def test_an_agent_that_does_not_heed_its_stopping_is_killed_after_the_timeout(
+def test_an_agent_that_ignores_sigterm_is_killed_after_the_timeout(
     scratch: Scratch, agent: FakeAgent
 ) -> None:
     agent.does(IS_DEAF)
@@ -506,7 +509,7 @@ def test_flags_reach_the_agent_and_are_found_again(
     assert life.has_ended()
 
 
-def test_an_agent_with_the_flags_of_yesterday_is_stopped(
+def test_restart_stops_an_agent_that_runs_with_older_flags(
     scratch: Scratch, agent: FakeAgent
 ) -> None:
     scratch.set(flags="--no-dns")
@@ -524,7 +527,7 @@ def test_the_user_can_be_set(scratch: Scratch, agent: FakeAgent) -> None:
     assert scratch.logins() == ["operator"]
 
 
-def test_the_run_directory_is_that_of_the_user_who_was_set(
+def test_the_run_directory_belongs_to_the_user_that_was_set(
     scratch: Scratch, agent: FakeAgent
 ) -> None:
     if os.getuid() != 0:
@@ -534,7 +537,7 @@ def test_the_run_directory_is_that_of_the_user_who_was_set(
     scratch.set(user="operator")
     agent.start()
     assert scratch.run_dir.stat().st_uid == nobody
-    agent.succeed()  # in writing to it, as that user
+    agent.succeed()  # which writes to it as that user
     assert scratch.state.stat().st_uid == nobody
     assert not scratch.has_failed()
 
@@ -558,7 +561,7 @@ def test_an_agent_in_another_routing_table_is_not_the_service(
         scratch.run_dir.mkdir()
         scratch.state.touch()
         assert scratch.rcctl("stop") == (0, OK)
-        assert not _readable(life.pidfd, seconds=0)  # lives on
+        assert not _readable(life.pidfd, seconds=0)  # it still runs
 
 
 # What is taken for the agent
@@ -594,7 +597,7 @@ OTHER_PROCESSES = [
 ]
 
 
-def test_whatever_python_runs_it_is_the_agent_and_nothing_else_is(
+def test_pexp_matches_the_agent_under_any_python_and_nothing_else(
     scratch: Scratch,
 ) -> None:
     pexp = scratch.print_from_service('print -r -- "${pexp}"').rstrip("\n")
@@ -602,7 +605,7 @@ def test_whatever_python_runs_it_is_the_agent_and_nothing_else_is(
         line.format(agent=scratch.agent, directory=scratch.agent.parent)
         for line in RUN_BY_PYTHON + OTHER_PROCESSES
     ]
-    # pgrep -x: an extended regular expression, and the whole line.
+    # pgrep -x matches an extended regular expression against the complete line.
     matched = subprocess.run(
         ["grep", "-xE", "-e", pexp],
         input="\n".join(lines),
@@ -613,7 +616,7 @@ def test_whatever_python_runs_it_is_the_agent_and_nothing_else_is(
     assert matched.splitlines() == lines[: len(RUN_BY_PYTHON)]
 
 
-def test_in_a_port_only_the_port_s_own_python_is_the_agent_s(
+def test_in_a_port_pexp_matches_only_the_python_of_the_port(
     scratch: Scratch,
 ) -> None:
     python = "/usr/local/bin/python3.13"
@@ -648,7 +651,7 @@ def _by_hand(*words: Path | str) -> Iterator[None]:
 
 
 class Log:
-    """What the agent says, as it says it."""
+    """The agent's messages, read as they come."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -730,7 +733,7 @@ def signals(service: Emulator) -> int:
 def test_stop_ends_the_wait_for_a_route(
     scratch: Scratch, real_agent: RealAgent
 ) -> None:
-    # Without an interface this address means nothing: there is no route to it.
+    # This address needs an interface. Without one there is no route to it.
     with real_agent.start("--no-dns --url http://[fe80::1]") as log:
         log.wait_for("network: waiting for a route")
         assert_stop_ends(scratch, log)
@@ -777,7 +780,7 @@ def assert_stop_ends(scratch: Scratch, log: Log) -> None:
 
 
 def namespace_without_dns() -> tuple[str, ...]:
-    """Return the words before a command that run it with a loopback and no more."""
+    """Return the words that run a command in a network with nothing but loopback."""
     unshare: tuple[str, ...] = ("unshare", "--net")
     if os.getuid() != 0:
         unshare += ("--map-current-user", "--keep-caps")
