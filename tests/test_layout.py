@@ -1,9 +1,9 @@
-"""The house: imports go one way, and each library has one place.
+"""The layers: imports go one way, and only one module imports each library.
 
     cli -> agent -> edges -> pure -> errors
 
-Read from the source, imports for type checkers included, so that what merely
-happens not to be imported today counts as well.
+The tests read the imports from the source. So imports in functions and imports for
+type checkers count too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ERRORS = {"errors"}
 PURE = {"backoff", "document", "flat", "keys", "render", "script", "terminal", "wire"}
-CLOCK = {"clock", "stop"}  # the seam that whatever waits is given
+CLOCK = {"clock", "stop"}  # given to everything that waits
 EDGES = {
     "libraries", "log", "network", "resolver", "retrying", "sandbox", "store",
     "transport",
@@ -30,7 +30,7 @@ EDGES = {
 ROOT = {"privileged"}  # what the agent can ask of root
 AGENT = {"agent"}
 CLI = {"cli"}
-EMULATOR = {"emulator"}  # the oracle of the tests shares nothing with the rest
+EMULATOR = {"emulator"}  # the tests' oracle, which shares nothing with the rest
 NOTHING = frozenset[str]()
 
 MAY_IMPORT: dict[str, AbstractSet[str]] = {
@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, AbstractSet[str]] = {
     "__main__": NOTHING,
 }
 
-# What can neither read a clock, nor draw at random, nor open anything.
+# Modules that read no clock, draw no random numbers and open nothing.
 WITHOUT_IO = {
     "base64", "collections", "email", "ipaddress", "json", "math", "re", "shlex",
     "typing",
@@ -69,7 +69,7 @@ def imports(path: Path) -> set[str]:
 
 
 def own(name: str) -> str | None:
-    """Return the module of ours, or the package in ours, that a name is from."""
+    """Return which of our modules or packages a name is from; None for others."""
     parts = name.split(".")
     return parts[1] if parts[0] == "scw_signal" and parts[1] in MAY_IMPORT else None
 
@@ -118,7 +118,7 @@ def test_no_module_of_the_emulator_is_large() -> None:
         ("syslog", "log.py"),
     ],
 )
-def test_each_library_is_known_to_one_module(library: str, file: str) -> None:
+def test_each_library_is_imported_by_one_module(library: str, file: str) -> None:
     assert [
         importer
         for importer, names in IMPORTS.items()
@@ -132,7 +132,7 @@ def test_no_other_library_is_needed() -> None:
 
 
 @pytest.mark.parametrize("module", sorted(ERRORS | PURE))
-def test_what_decides_does_no_io(module: str) -> None:
+def test_modules_that_decide_do_no_io(module: str) -> None:
     names = {
         name.split(".")[0]
         for name in IMPORTS[f"{module}.py"]

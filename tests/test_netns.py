@@ -1,8 +1,8 @@
 """The agent on a real network: interfaces, routes, a router, the real addresses.
 
-Nothing here measures how fast the agent is. But each case notes the seconds from
-the moment when the signal was possible to its acknowledgement, the requests and
-the packets that it took, for the table that `make bench` makes of them.
+These tests do not measure the agent's speed. But they note figures for the table of
+`make bench`: the seconds from the moment when the signal became possible to its
+acknowledgement, and the requests and connections that it took.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("commands")
 
-# A machine under load must not fail a test; what waits by the clock shall.
+# Enough on a machine under load, but too little for an agent that waits by the clock.
 PROMPT = 2.0  # seconds
 QUIET = 3.0  # seconds in which nothing may be sent: more than a poll or a try
-LONG = 60.0  # seconds; bounds what hangs
-CONNECTING = 3.0  # seconds until the agent turns to the next address
-# Seconds for an agent that is out of luck: a try that nothing comes back of takes 30,
-# and the next may come three minutes later.
+LONG = 60.0  # seconds after which a test that hangs fails
+CONNECTING = 3.0  # seconds until the agent tries the next address
+# Seconds for an unlucky agent: a try without a reply takes 30, and the next may come a
+# minute later.
 UNLUCKY = 900.0
 CHANGES = 250  # of the network
 
@@ -54,7 +54,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture
 def quiet(soaking: bool) -> float:  # noqa: FBT001 - a fixture's value
-    """Return how many seconds nothing happens for; a minute is for those who soak."""
+    """Return for how many seconds nothing may happen: a minute in `make soak`."""
     return 60.0 if soaking else QUIET
 
 
@@ -94,7 +94,7 @@ class Boot:
             return self._stack.enter_context(NameServer(GATEWAYS[4], manner))
 
     def start(self, *words: str, env: Mapping[str, str] | None = None) -> None:
-        """Start the agent, looking for the service at its real addresses."""
+        """Start the agent, which looks for the service at its real addresses."""
         agent = subprocess.Popen(
             self._lab.guest.command(
                 *(BIN / "scw-signald", "-d", "--run-dir", self._directory), *words
@@ -114,11 +114,11 @@ class Boot:
 
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
-        for end in (reader.join, agent.wait, agent.kill):  # the last comes first
+        for end in (reader.join, agent.wait, agent.kill):  # called in reverse order
             self._stack.callback(end)
 
     def logged(self, text: str, patience: float = LONG) -> tuple[float, str]:
-        """Wait for a line of the log with `text`; return its moment and itself."""
+        """Wait for a line of the log with `text`; return its moment and the line."""
         while True:
             moment, line = self._lines.get(timeout=patience)
             if text in line:
@@ -169,7 +169,7 @@ def boot(
 
 
 def receivers(packets: list[Packet]) -> set[tuple[str, int]]:
-    """Return to which addresses and ports packets went."""
+    """Return the addresses and ports that packets went to."""
     return {(packet.destination, packet.port) for packet in packets}
 
 
@@ -193,7 +193,7 @@ def test_a_link_that_comes_up_late_gets_the_signal_out_at_once(
 def test_a_cable_that_is_plugged_in_late_gets_the_signal_out_with_the_next_syn(
     lab: Lab, boot: Boot
 ) -> None:
-    # The routes are there all the time: only trying tells.
+    # The routes exist all the time, so only a try can find the service.
     boot.serve(4)
     lab.connect(4)
     lab.wire.plug(into=False)
@@ -222,11 +222,11 @@ def test_a_route_that_comes_back_cuts_a_back_off_short(lab: Lab, boot: Boot) -> 
     lab.connect(4)
     boot.start("--no-dns")
     boot.logged("Connection refused")
-    change_until_tried(lab, 7)  # from here on a back-off is 7.5 s in the mean
+    change_until_tried(lab, 7)  # from here on a back-off takes at least 2.7 s
     lab.unroute(4)
     boot.logged("Network is unreachable")
     boot.serve(4)
-    # Any other change leaves an eighth of the back-off, 1.9 s here.
+    # Far less than the back-off.
     assert boot.acknowledged(lab.route(4)) < 1
     assert boot.signals() == {4: 1}
 
@@ -321,7 +321,7 @@ def test_a_name_server_that_comes_late_ends_the_wait_for_it(
     assert [p for p in lab.wire.await_sent(999, quiet) if p.protocol == "tcp"] == []
     answers = time.monotonic()
     server.behave("answers")
-    # It is asked every five seconds, whoever is still waiting for an answer.
+    # The agent asks every five seconds, even while it waits for an earlier answer.
     assert boot.acknowledged(answers) < 5 - quiet % 5 + PROMPT
     assert boot.signals() == {4: 1}
 
@@ -367,7 +367,7 @@ def test_loss_of_30_percent_and_half_a_second_of_delay_are_overcome(
     possible = lab.connect(4)
     boot.start("--no-dns")
     assert boot.acknowledged(possible, UNLUCKY) < UNLUCKY
-    assert boot.signals()[4] >= 1  # more, where the reply was what got lost
+    assert boot.signals()[4] >= 1  # more, if a reply was lost
     assert receivers(lab.wire.sent()) == {HTTP4}
 
 
@@ -377,8 +377,8 @@ def test_a_service_that_comes_up_after_the_guest_gets_one_request(
     lab.connect(4)
     boot.start("--no-dns")
     assert len(lab.wire.await_sent(3, LONG)) >= 3
-    # The second try came within 2 s and the third within 6, so the fourth comes within
-    # 8 s of that.
+    # The second try came within 2 s and the third within 6, so the fourth comes at most
+    # 8 s after that.
     assert boot.acknowledged(boot.serve(4)) < 8 + PROMPT
     assert boot.signals() == {4: 1}
 
@@ -404,7 +404,7 @@ def test_on_another_cloud_there_is_no_storm(
         lab.wire.swallow(lambda packet: packet.destination == SERVICE[4])
     lab.connect(4)
     boot.start("--no-dns")
-    # Twelve tries within 5 s: one run in a million draws such short back-offs.
+    # At most three tries begin within 5 s. The kernel may send a SYN more than once.
     sent = lab.wire.await_sent(13, 5)
     note("connections", len(sent))
     assert 2 <= len(sent) <= 12
@@ -433,15 +433,15 @@ def test_what_a_killed_run_left_behind_is_cleared_by_the_next(lab: Lab) -> None:
 
 
 def change(lab: Lab, number: int) -> None:
-    """Give the guest another address, one of a range that is for documentation."""
+    """Give the guest another address, from a range that is for documentation."""
     lab.guest.ip(f"addr add 192.0.2.{number}/32 dev lo")
 
 
 def change_until_tried(lab: Lab, tries: int) -> None:
     """Change the guest's network until the agent has made `tries` tries.
 
-    A change cuts a back-off short; one that comes during a try does not, so it
-    takes more changes than tries.
+    A change cuts a back-off short, but not if it comes during a try. So it takes more
+    changes than tries.
     """
     for number in range(CHANGES):
         change(lab, number)

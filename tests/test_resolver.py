@@ -1,4 +1,4 @@
-"""Waiting for the resolver, which may block for as long as it likes."""
+"""Waiting for the resolver, which may block for any length of time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ without = pytest.mark.parametrize(
 
 
 def shortage(broken: str) -> Exception:
-    """Return what is raised where there are no more descriptors or threads."""
+    """Return the exception that is raised if no descriptor or thread is left."""
     return RuntimeError() if "Thread" in broken else OSError(errno.EMFILE, "too many")
 
 
@@ -44,7 +44,7 @@ class Lookups:
     """Look-ups that do as they are told: answer, raise, or block until let go."""
 
     def __init__(self, clock: FakeClock, *outcomes: Outcome) -> None:
-        """Take the outcome of each in turn, then that of the last; None blocks."""
+        """Take the outcome of each in turn; the last is repeated. None blocks."""
         self.asked: list[float] = []
         self.threads: dict[threading.Thread, Outcome] = {}
         self.questions: list[tuple[str, int]] = []
@@ -71,7 +71,7 @@ class Lookups:
         return [FOUND]
 
     def _settle(self) -> None:
-        """Wait until each thread that was started blocks, or has come to its end."""
+        """Wait until each thread that was started blocks or has ended."""
         for thread in set(threading.enumerate()) - self._bystanders:
             with self._entered:
                 while thread not in self.threads:
@@ -81,7 +81,7 @@ class Lookups:
                 assert not thread.is_alive()
 
     def let_go(self, outcome: str | Exception = ANSWER, most: int = 99) -> None:
-        """Have look-ups that block come to an end, the oldest first, and await it."""
+        """End `most` look-ups that block, the oldest first, and wait for their end."""
         for thread, gate in itertools.islice(self._gates.items(), most):
             gate.put(outcome)
             thread.join(BOUND)
@@ -90,7 +90,7 @@ class Lookups:
 
 @pytest.fixture
 def make(clock: FakeClock) -> Iterator[Make]:
-    """Return what makes a resolver and its look-ups; none is left blocking."""
+    """Return a function that makes a resolver and its look-ups; end them at last."""
     made = []
 
     def make(*outcomes: Outcome) -> Made:
@@ -119,7 +119,7 @@ def test_the_resolver_is_asked_for_the_name_once_if_it_answers(make: Make) -> No
         if getattr(socket, name, 0) in no_such_name(sys.platform)
     ],
 )
-def test_that_there_is_no_such_name_is_an_answer(make: Make, number: int) -> None:
+def test_no_such_name_is_an_answer(make: Make, number: int) -> None:
     resolver, lookups = make(socket.gaierror(number, "no such name"), FAILURE)
     assert resolver.await_answer(NAME, 15)
     assert lookups.asked == [0]
@@ -165,7 +165,7 @@ def test_the_pauses_after_failures_grow_from_a_tenth_to_a_second(make: Make) -> 
     assert lookups.asked == pytest.approx([0, 0.1, 0.3, 0.7, 1.5, 2.5, 3.5, 4.5, 5.5])
 
 
-def test_each_question_has_a_thread_of_its_own_that_holds_nobody_up(make: Make) -> None:
+def test_each_question_has_its_own_daemon_thread(make: Make) -> None:
     resolver, lookups = make(FAILURE)
     resolver.await_answer(NAME, 1)
     assert len(lookups.threads) == len(lookups.asked) > 1
@@ -193,7 +193,7 @@ def test_the_bound_holds_though_a_slow_failure_would_be_followed_by_a_pause(
 
 
 @without
-def test_running_out_of_descriptors_or_threads_is_no_answer_and_passes(
+def test_after_running_out_of_descriptors_or_threads_it_asks_again(
     make: Make, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     def fail(*_: object) -> None:
@@ -212,7 +212,7 @@ def test_with_no_time_nobody_is_asked(make: Make) -> None:
     assert lookups.asked == []
 
 
-def test_beside_a_look_up_that_blocks_another_is_made_every_five_seconds(
+def test_while_a_look_up_blocks_another_is_made_every_five_seconds(
     make: Make,
 ) -> None:
     resolver, lookups = make(None)
@@ -290,14 +290,14 @@ def test_a_host_has_the_addresses_that_the_look_up_finds(make: Make) -> None:
 
 
 @pytest.mark.parametrize("failure", [NO_NAME, FAILURE], ids=repr)
-def test_what_the_look_up_raises_is_raised(make: Make, failure: Exception) -> None:
+def test_an_error_of_the_look_up_is_raised(make: Make, failure: Exception) -> None:
     resolver, _ = make(failure)
     with pytest.raises(OSError, match=str(failure.args[1])):
         resolver.addresses("host", 80, 3)
     assert resolver.idle()
 
 
-def test_what_cannot_be_written_as_a_host_name_is_an_error_of_the_system(
+def test_an_invalid_host_name_raises_oserror(
     make: Make,
 ) -> None:
     resolver, _ = make(UnicodeError("label too long"))
@@ -306,7 +306,7 @@ def test_what_cannot_be_written_as_a_host_name_is_an_error_of_the_system(
 
 
 @pytest.mark.parametrize("seconds", [0.5, 30.0])
-def test_a_look_up_that_blocks_is_left_in_time_and_is_still_under_way(
+def test_a_look_up_that_blocks_times_out_but_goes_on(
     make: Make, clock: FakeClock, seconds: float
 ) -> None:
     resolver, lookups = make(None)
@@ -320,7 +320,7 @@ def test_a_look_up_that_blocks_is_left_in_time_and_is_still_under_way(
 
 
 @without
-def test_running_out_of_descriptors_or_threads_is_an_error_of_the_system(
+def test_running_out_of_descriptors_or_threads_raises_oserror(
     make: Make, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     def fail(*_: object) -> None:
