@@ -1,4 +1,4 @@
-"""Waiting for a route: by event, at a look a second without, and silently."""
+"""Waiting for a route: by events, or by a look each second; nothing is sent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Kernel:
         self.looks = 0
         self.at_next_look: Callable[[], None] | None = None
         self.monitor: socket.socket | None
-        # Datagrams, as messages of a routing socket are.
+        # Datagrams, like the messages of a routing socket.
         self.monitor, self._teller = socket.socketpair(
             socket.AF_UNIX, socket.SOCK_DGRAM
         )
@@ -140,7 +140,9 @@ def test_many_messages_at_once_are_one_change(kernel: Kernel, clock: FakeClock) 
     assert (kernel.looks, len(clock.waits)) == (3, 2)
 
 
-def test_what_was_said_before_wakes_nobody(kernel: Kernel, clock: FakeClock) -> None:
+def test_a_message_from_before_the_wait_wakes_nobody(
+    kernel: Kernel, clock: FakeClock
+) -> None:
     waiting = Network([V4], clock)
     kernel.tell()
     clock.at(5, lambda: kernel.add(V4))
@@ -158,7 +160,7 @@ def test_a_route_that_comes_just_after_a_look_is_not_missed(
 
 
 class Overflowing:
-    """A routing socket that had to drop messages: says so once, as the kernel does."""
+    """A routing socket that dropped messages, and says so once, as the kernel does."""
 
     def __init__(self, monitor: socket.socket) -> None:
         self._monitor = monitor
@@ -175,7 +177,7 @@ class Overflowing:
         return message
 
 
-def test_messages_that_were_dropped_are_as_good_as_a_change(
+def test_dropped_messages_count_as_a_change(
     kernel: Kernel, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert kernel.monitor is not None
@@ -185,13 +187,13 @@ def test_messages_that_were_dropped_are_as_good_as_a_change(
     assert elapsed(clock, lambda: waiting.await_route(unheard)) == 3
 
 
-# As NetBSD words it that a look-up has failed: length, version, type (7), and more.
+# NetBSD's message that a look-up has failed: length, version, type (7), and more.
 MISS = struct.pack("=HBB", 64, 4, 7) + bytes(60)
 
 
 @pytest.fixture
 def telling(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> Kernel:
-    """Return a kernel that reports each look-up that fails, as it does others'."""
+    """Return a kernel that reports each failed look-up, ours as well as others'."""
     has_route = kernel.has_route
 
     def look(endpoint: Endpoint) -> bool:
@@ -244,7 +246,7 @@ def test_without_a_routing_socket_there_is_a_look_a_second(
 
 
 @pytest.mark.parametrize("events", [True, False], ids=["by event", "by looking"])
-def test_a_report_comes_at_the_start_and_whenever_the_last_one_said(
+def test_the_first_report_comes_at_once_and_each_says_when_the_next_comes(
     kernel: Kernel, clock: FakeClock, *, events: bool
 ) -> None:
     if not events:
@@ -428,7 +430,7 @@ def test_on_openbsd_a_routing_socket_is_asked_for_what_matters_here(
 
 
 @pytest.mark.parametrize(("platform", "family"), [("freebsd14", 17), ("netbsd10", 34)])
-def test_on_another_bsd_a_routing_socket_is_taken_as_it_is(
+def test_on_another_bsd_the_routing_socket_has_no_filter(
     monkeypatch: pytest.MonkeyPatch, platform: str, family: int
 ) -> None:
     monkeypatch.setattr(sys, "platform", platform)
@@ -439,14 +441,14 @@ def test_on_another_bsd_a_routing_socket_is_taken_as_it_is(
 
 
 @pytest.mark.parametrize("platform", ["linux", "openbsd7", "sunos5"])
-def test_a_system_without_a_routing_socket_has_none(
+def test_a_routing_socket_that_cannot_be_opened_is_none(
     monkeypatch: pytest.MonkeyPatch, platform: str
 ) -> None:
     def refuse(*_arguments: int) -> socket.socket:
         raise OSError(errno.EAFNOSUPPORT, "Address family not supported")
 
     monkeypatch.setattr(sys, "platform", platform)
-    for name in ("AF_NETLINK", "NETLINK_ROUTE"):  # Linux has them, which is played here
+    for name in ("AF_NETLINK", "NETLINK_ROUTE"):  # names that only Linux has
         monkeypatch.setattr(socket, name, 16, raising=False)
     monkeypatch.setattr(socket, "socket", refuse)
     assert network._open_monitor() is None
@@ -470,7 +472,7 @@ def test_without_a_routing_socket_there_is_nothing_to_close(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_our_address_on_the_way_to_loopback_is_loopback(host: str) -> None:
+def test_the_source_address_for_loopback_is_loopback(host: str) -> None:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.create_server((host, 0), family=family).close()
@@ -481,7 +483,7 @@ def test_our_address_on_the_way_to_loopback_is_loopback(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", [V4.host, V6.host])
-def test_a_system_that_knows_nothing_of_an_address_has_no_route_to_it(
+def test_without_its_address_family_an_address_has_no_route(
     monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     def refuse(*_arguments: int) -> socket.socket:
@@ -492,14 +494,14 @@ def test_a_system_that_knows_nothing_of_an_address_has_no_route_to_it(
     assert not network._has_route(Endpoint(host))
 
 
-def test_a_name_counts_as_routed_and_nobody_is_asked(
+def test_a_name_counts_as_routed_and_no_socket_is_opened(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(socket, "socket")
     assert network._has_route(Endpoint("metadata.example"))
 
 
-# On the kernel of Linux, in a network of its own where only loopback exists.
+# On Linux's own kernel, in a network namespace with only loopback.
 
 ALONE = """
 import socket, subprocess, sys
@@ -588,7 +590,7 @@ ADDRESS_6 = "address add fd00:42::41/64 dev lo"
         pytest.param(V6, (UP, "route add fd00:42::42 dev lo"), id="IPv6, a route"),
     ],
 )
-def test_on_linux_the_kernel_tells_of_what_makes_a_route(
+def test_on_linux_the_kernel_reports_what_makes_a_route(
     service: Endpoint, steps: tuple[str, ...]
 ) -> None:
     assert alone(WAKES, service.host, *steps) == "woken\n"

@@ -1,8 +1,8 @@
-"""packaging/openbsd/port: what it says is what there is.
+"""packaging/openbsd/port: its files agree with the project.
 
-The wheel is built and installed into a root as the python module of OpenBSD's ports
-does it, with build and installer, and that root is held against the packing list.
-The ports' own tools are not here.
+The tests build the wheel and install it into a root directory with build and
+installer, as the python module of OpenBSD's ports does. Then they compare that root
+with the packing list. The ports' own tools are not used.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ TOP = Path(__file__).resolve().parent.parent
 PORT = TOP / "packaging/openbsd/port"
 PATIENCE = 120.0
 
-# From this release on, setuptools puts the licence where ports have it.
+# Since this release, setuptools installs the licence where ports expect it.
 SETUPTOOLS = 77
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 PREFIX = "/usr/local"
-# What ports know and substitute; lang/python brings those that begin with MODPY.
+# Variables that ports substitute; lang/python sets those that begin with MODPY.
 VARIABLES = {
     "MODPY_VERSION": VERSION,
     "MODPY_DISTV": scw_signal.__version__,
@@ -126,13 +126,13 @@ def test_every_file_that_is_there_is_listed(fake: Path) -> None:
 
 
 def test_the_directories_listed_are_those_that_are_ours(fake: Path) -> None:
-    # But for those that are there before any package comes.
+    # Except those that exist before any package is installed.
     theirs = r"bin|man.*|lib|lib/[^/]*|lib/.*/site-packages|share(/doc.*)?"
     there = {
         path.relative_to(fake).as_posix() for path in fake.rglob("*") if path.is_dir()
     }
     ours = {name for name in there if not re.fullmatch(theirs, name)}
-    # __pycache__ brings a slash of its own, and the line another.
+    # The variable for __pycache__ ends in a slash, and the line adds another.
     listed = [
         line.rstrip("/")
         for line in packing_list()
@@ -156,7 +156,7 @@ def test_the_account_is_the_one_that_install_makes() -> None:
     assert f"-L {login_class} " in install
 
 
-def test_what_follows_from_the_tree_is_up_to_date(tmp_path: Path) -> None:
+def test_the_generated_files_are_up_to_date(tmp_path: Path) -> None:
     for part in ("scw_signal", "packaging", "rc.d"):
         shutil.copytree(TOP / part, tmp_path / part)
     made = tmp_path / PORT.relative_to(TOP) / "pkg"
@@ -173,17 +173,17 @@ def test_what_follows_from_the_tree_is_up_to_date(tmp_path: Path) -> None:
 def test_the_service_script_is_the_projects_own_once_it_is_substituted() -> None:
     text = (PORT / "pkg/scw_signal.rc").read_text()
     assert "${TRUEPREFIX}" in text
-    # Ports replace the names they know, and leave the shell's own alone.
+    # Ports replace the variables they know, and leave the shell's alone.
     for name, value in VARIABLES.items():
         text = text.replace(f"${{{name}}}", value)
     own = (TOP / "rc.d/scw_signal").read_text()
-    # But a port knows its Python.
+    # But a port names its Python.
     ported = re.sub(r'(?m)^#.*\n_python="\$\{MODPY_BIN\} "$', "", text)
     assert ported != text
     assert ported == re.sub(r"(?m)^# Any Python(.*\n)+?_python='.*'$", "", own)
 
 
-def test_the_port_is_of_this_version() -> None:
+def test_the_port_has_the_version_of_the_package() -> None:
     makefile = (PORT / "Makefile").read_text()
     (version,) = re.findall(r"^MODPY_DISTV =\t+(\S+)$", makefile, re.MULTILINE)
     assert version == scw_signal.__version__
@@ -202,27 +202,27 @@ def test_the_port_needs_what_the_package_needs() -> None:
 def test_the_tests_of_the_port_have_what_they_are_configured_for() -> None:
     makefile = (PORT / "Makefile").read_text()
     (depends,) = re.findall(r"^TEST_DEPENDS =((?:.*\\\n)*.*)$", makefile, re.MULTILINE)
-    # pyproject.toml has an option of the plugin, and is strict about unknown ones.
+    # pyproject.toml sets an option of pytest-timeout, and an unknown one is an error.
     assert re.search("(?m)^timeout = ", (TOP / "pyproject.toml").read_text())
     assert {"devel/py-hypothesis", "devel/py-test-timeout"} == {
         *depends.replace("\\", "").split()
     }
 
 
-def test_what_a_submitter_fills_in_is_said_in_one_place() -> None:
+def test_what_a_submitter_fills_in_is_listed_in_one_place() -> None:
     head, _, rest = (PORT / "Makefile").read_text().partition("\nCOMMENT =")
     for name in ("HOMEPAGE", "MAINTAINER", "SITES", "distinfo", "NNN"):
         assert name in head
         assert name not in rest
 
 
-def test_the_diff_for_the_list_of_users_is_of_the_account_in_the_packing_list() -> None:
+def test_the_diff_for_the_list_of_users_adds_the_account() -> None:
     diff = (PORT / "user.list.diff").read_text()
     (added,) = re.findall(r"(?m)^\+(?!\+)(.*)$", diff)
     assert added.split() == ["NNN", "_scwsignal", "_scwsignal", "sysutils/scw-signal"]
 
 
-def test_what_the_agent_leaves_goes_with_the_package() -> None:
+def test_the_packing_list_removes_what_the_agent_leaves() -> None:
     lines = packing_list()
     for directory in (store.RUN_DIRECTORY, "/var/db/scw_signal"):
         at = lines.index(f"@extraunexec rm -rf {directory}/*")

@@ -1,4 +1,4 @@
-"""What root does for the agent, and that it does no more than that."""
+"""What root does for the agent, and that root does nothing else."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HERE = os.uname().nodename.partition(".")[0]
 
 
 class Half:
-    """A parent that serves in a thread, and the agent's face of it."""
+    """A parent that serves in a thread, and the agent's side of its channel."""
 
     def __init__(
         self, directory: Path, *, hostname: bool = True, user_data: bool = True
@@ -82,7 +82,7 @@ class Half:
         assert not self._thread.is_alive()
 
     def close(self) -> None:
-        """Leave, and take away what is left of a script."""
+        """End both, and kill what is left of a script."""
         self.leave()
         self._agents.close()
         for child in (self.duties._script, self.duties._logger):
@@ -103,7 +103,7 @@ def half(tmp_path: Path) -> Iterator[Half]:
 
 @pytest.fixture
 def logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put a logger(1) in place that writes a FIFO; return that."""
+    """Install a logger(1) that writes to a FIFO; return the FIFO."""
     told = tmp_path / "told"
     os.mkfifo(told)
     logger = tmp_path / "bin/logger"
@@ -124,7 +124,7 @@ def test_a_script_is_run_and_what_it_prints_goes_to_logger(
     ]  # fmt: skip
 
 
-def test_what_a_script_leaves_in_the_background_still_writes_when_all_have_left(
+def test_a_background_job_can_still_log_after_agent_and_parent_have_ended(
     half: Half, logged: Path
 ) -> None:
     gate = half.directory / "gate"
@@ -132,12 +132,12 @@ def test_what_a_script_leaves_in_the_background_still_writes_when_all_have_left(
     script = f"#!/bin/sh\n{{ read line <{gate}; echo $line; }} &\n"
     assert half.parent.run_user_data(ID, script.encode()) == "ended with status 0"
     half.leave()
-    half.duties.stop()  # which is for a script that runs
+    half.duties.stop()  # ends only a script that still runs
     gate.write_text("late\n")
     assert logged.read_text().endswith("late\n")
 
 
-def test_without_logger_a_script_runs_and_that_is_said(
+def test_without_logger_a_script_runs_and_the_log_says_so(
     half: Half, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(privileged, "LOGGER", ("no-such-logger",))
@@ -152,12 +152,14 @@ def test_a_script_that_fails_is_an_error_that_says_how(half: Half) -> None:
         half.parent.run_user_data(ID, b"#!/bin/sh\nexit 7\n")
 
 
-def test_a_script_that_is_killed_is_an_error_that_says_by_what(half: Half) -> None:
+def test_a_script_that_is_killed_is_an_error_that_names_the_signal(half: Half) -> None:
     with pytest.raises(DutyError, match=r"^ended with SIGKILL$"):
         half.parent.run_user_data(ID, b"#!/bin/sh\nkill -9 $$\n")
 
 
-def test_a_script_that_is_ended_by_any_number_is_an_error(half: Half) -> None:
+def test_a_script_that_is_killed_by_a_signal_without_a_name_is_an_error(
+    half: Half,
+) -> None:
     with pytest.raises(DutyError, match=r"^ended with signal 40$"):
         half.parent.run_user_data(ID, b"#!/bin/sh\nkill -40 $$\n")
 
@@ -174,7 +176,7 @@ def test_a_script_that_is_ended_by_any_number_is_an_error(half: Half) -> None:
         (b"#!/etc/passwd\n", "Permission denied; is its interpreter a program"),
     ],
 )
-def test_a_script_that_cannot_be_started_says_why_and_may_be_corrected(
+def test_the_error_says_why_a_script_cannot_start_and_a_corrected_one_runs(
     half: Half, tmp_path: Path, script: bytes, said: str
 ) -> None:
     with pytest.raises(DutyError, match=f"^not run: {re.escape(said)}"):
@@ -201,7 +203,7 @@ def test_a_script_on_a_file_system_mounted_noexec_is_not_noted_as_run(
         assert rooted.run(("umount", str(place)))
 
 
-def test_a_script_has_nothing_of_the_agents_surroundings(
+def test_a_script_does_not_inherit_the_agents_environment(
     half: Half, logged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", "x")
@@ -233,7 +235,7 @@ def test_a_script_that_failed_is_not_run_again(half: Half, tmp_path: Path) -> No
     again.close()
 
 
-def test_an_agent_gets_one_script_run_and_no_more(half: Half) -> None:
+def test_an_agent_can_have_only_one_script_run(half: Half) -> None:
     half.parent.run_user_data("a", b"#!/bin/sh\n")
     with pytest.raises(DutyError, match="already"):
         half.parent.run_user_data("b", b"#!/bin/sh\n")
@@ -252,7 +254,7 @@ def test_an_agent_gets_one_script_run_and_no_more(half: Half) -> None:
         ("a\nb", b"#!/bin/sh", "not the id"),
     ],
 )
-def test_what_makes_no_sense_is_not_run(
+def test_an_invalid_script_or_instance_is_not_run(
     half: Half, instance: str, script: bytes, said: str
 ) -> None:
     with pytest.raises(DutyError, match=said):
@@ -260,7 +262,7 @@ def test_what_makes_no_sense_is_not_run(
     assert not (half.directory / "db").exists()
 
 
-def test_what_cannot_be_noted_is_not_run(half: Half) -> None:
+def test_a_script_that_cannot_be_recorded_is_not_run(half: Half) -> None:
     (half.directory / "db").write_text("in the way")
     with pytest.raises(DutyError, match=r"^not run: .*/db: Not a directory"):
         half.parent.run_user_data(ID, b"#!/bin/sh\necho ran\n")
@@ -275,17 +277,15 @@ def test_the_script_is_for_its_owner_only(half: Half) -> None:
 
 
 @pytest.mark.parametrize("job", ["sleep 300", "yes"])
-def test_what_a_script_leaves_in_the_background_holds_nothing_up(
-    half: Half, job: str
-) -> None:
+def test_a_background_job_of_a_script_holds_nothing_up(half: Half, job: str) -> None:
     number = half.directory / "number"
     script = f"#!/bin/sh\n{job} & echo $! >{number}\n".encode()
     assert half.parent.run_user_data(ID, script) == "ended with status 0"
     half.duties.stop()
-    os.kill(int(number.read_text()), signal.SIGKILL)  # it lives on
+    os.kill(int(number.read_text()), signal.SIGKILL)  # it still runs
 
 
-def test_the_signal_waits_for_a_long_script_only_so_long(
+def test_the_signal_does_not_wait_for_a_long_script_beyond_the_limit(
     half: Half, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(privileged, "SCRIPT_SECONDS", 0.0)
@@ -299,7 +299,9 @@ def test_the_signal_waits_for_a_long_script_only_so_long(
     assert ran.read_text() == "late\n"
 
 
-def test_when_the_agent_leaves_its_script_is_not_waited_for(half: Half) -> None:
+def test_when_the_agent_ends_the_parent_does_not_wait_for_its_script(
+    half: Half,
+) -> None:
     ready = half.directory / "ready"
     os.mkfifo(ready)
     script = f"#!/bin/sh\necho >{ready}; exec sleep 300\n".encode()
@@ -336,7 +338,7 @@ def test_a_stop_ends_a_script_and_what_it_started_within_a_second(
     assert not [number for number in numbers if alive(number)]
 
 
-def test_a_stop_ends_what_a_script_started_that_has_just_ended(half: Half) -> None:
+def test_a_stop_ends_the_jobs_of_a_script_that_has_just_ended(half: Half) -> None:
     pids = half.directory / "pids"
     os.mkfifo(pids)
     script = f"#!/bin/sh\nsleep 300 & echo $$ $! >{pids}\nwait; wait; wait\n"
@@ -346,20 +348,20 @@ def test_a_stop_ends_what_a_script_started_that_has_just_ended(half: Half) -> No
     await_script(half)
     half.leave()
     asking.join(PATIENCE)
-    os.kill(leader, signal.SIGKILL)  # by whoever stops everything at once
+    os.kill(leader, signal.SIGKILL)  # as when all processes are stopped at once
     half.duties.stop()
     assert not alive(job)
 
 
 def await_script(half: Half) -> None:
-    """Wait until the parent, in its thread, has taken note of what it started."""
+    """Wait until the parent's thread has noted the script that it started."""
     end = time.monotonic() + PATIENCE
     while half.duties._script is None and time.monotonic() < end:
         time.sleep(0.001)
 
 
 def alive(number: int) -> bool:
-    """Tell whether a process runs: one that nobody has waited for does not."""
+    """Tell whether a process runs; a zombie does not."""
     words = ["ps", "-o", "stat=", "-p", str(number)]
     state = subprocess.run(words, capture_output=True, text=True, check=False).stdout
     return state.strip()[:1] not in {"", "Z"}
@@ -371,7 +373,7 @@ def alive(number: int) -> bool:
 @pytest.mark.parametrize(
     "name", ["puffy", "a", "web-1", "WEB", "3com", "a.b.example", "x" * 63]
 )
-def test_a_host_name_is_one(name: str) -> None:
+def test_a_valid_host_name_is_accepted(name: str) -> None:
     assert is_hostname(name)
 
 
@@ -380,7 +382,7 @@ def test_a_host_name_is_one(name: str) -> None:
     ["", "-rf", "a;b", "a b", "a-", "a..b", ".a", "a.", "a_b", "x" * 64, "1.2.3.4",
      "a\n", "\u00e9", "None\0", ".".join(["x" * 60] * 5), "$(id)", "../etc"],
 )  # fmt: skip
-def test_a_host_name_that_is_none_is_not_set(half: Half, name: str) -> None:
+def test_an_invalid_host_name_is_not_set(half: Half, name: str) -> None:
     assert not is_hostname(name)
     with pytest.raises(DutyError, match="not a host name"):
         half.parent.set_hostname(name)
@@ -395,9 +397,7 @@ def test_the_name_is_kept_for_the_next_boot(half: Half) -> None:
 
 
 @pytest.mark.parametrize("domain", ["", ".example.org"])
-def test_a_name_that_is_the_same_is_left_with_its_domain(
-    half: Half, domain: str
-) -> None:
+def test_a_name_that_is_the_same_keeps_its_domain(half: Half, domain: str) -> None:
     half.kept.write_text(f"{HERE}{domain}\n")
     before = half.kept.stat()
     assert half.parent.set_hostname(HERE) == f"{HERE!r} already"
@@ -419,7 +419,7 @@ def test_comments_and_blank_lines_are_no_names(half: Half, text: str) -> None:
     assert half.kept.read_text() == text
 
 
-# The rules between the two.
+# The rules between the agent and root.
 
 
 def test_what_the_command_line_did_not_ask_for_is_refused(tmp_path: Path) -> None:
@@ -436,7 +436,7 @@ def test_what_the_command_line_did_not_ask_for_is_refused(tmp_path: Path) -> Non
     assert not (tmp_path / "db").exists()
 
 
-def test_what_is_refused_is_not_even_looked_at(tmp_path: Path) -> None:
+def test_a_refused_request_is_not_even_decoded(tmp_path: Path) -> None:
     half = Half(tmp_path, hostname=False, user_data=False)
     for frame in (b"h\0\0\0\1\xff", b"r\0\0\0\1\xff"):
         assert b"does not ask" in half.ask(frame)
@@ -489,7 +489,7 @@ def test_a_socket_comes_bound(half: Half, family: int) -> None:
         assert bound.getsockname()[1] > 0
 
 
-def test_that_no_port_can_be_had_is_an_error(
+def test_a_port_that_cannot_be_reserved_is_an_error(
     half: Half, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(_: int) -> socket.socket:
@@ -501,17 +501,17 @@ def test_that_no_port_can_be_had_is_an_error(
 
 
 @pytest.mark.parametrize("frame", [b"x\0\0\0\0", b"p\0\0\0\1x", b"h\0\0\0\1\xff"])
-def test_whatever_else_is_asked_for_is_refused(half: Half, frame: bytes) -> None:
+def test_any_other_request_is_refused(half: Half, frame: bytes) -> None:
     assert half.ask(frame).startswith(b"-")
 
 
-def test_a_frame_that_is_too_long_ends_it(half: Half) -> None:
+def test_a_frame_that_is_too_long_ends_the_connection(half: Half) -> None:
     assert half.ask(b"r\xff\xff\xff\xff") == b""
     with pytest.raises(DutyError):
         half.parent.set_hostname("x")
 
 
-def test_without_root_the_agent_goes_on_without_it(
+def test_without_root_the_agent_ignores_the_options_that_need_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -523,7 +523,7 @@ def test_without_root_the_agent_goes_on_without_it(
     assert said == ["--set-hostname and --run-user-data need root: ignored"]
 
 
-# The whole agent, in a name space where it may set the host name.
+# The complete agent, in a namespace where it may set the host name.
 
 SCRIPT = b"""#!/bin/sh
 echo "I am $(id -u) on $(hostname)"
@@ -534,7 +534,7 @@ exit 3
 
 @pytest.fixture
 def words(tmp_path: Path) -> Callable[[Emulator], list[str | Path]]:
-    """Return what gives the command that boots a server, for a service."""
+    """Return a function that gives the agent's command line for a service."""
     there = rooted.place(tmp_path)
     return lambda service: [
         *there,
@@ -545,7 +545,7 @@ def words(tmp_path: Path) -> Callable[[Emulator], list[str | Path]]:
 
 @pytest.fixture
 def boot(words: Callable[[Emulator], list[str | Path]]) -> Callable[[Emulator], str]:
-    """Return what boots a server with user data, and returns the log."""
+    """Return a function that runs the agent for a service and returns its log."""
 
     def boot(service: Emulator) -> str:
         done = subprocess.run(
@@ -597,7 +597,7 @@ def test_a_server_is_prepared_by_root_and_signals_without_it(
         (None, "there is none"),
     ],
 )
-def test_user_data_that_is_no_script_does_not_keep_the_server_silent(
+def test_user_data_that_is_no_script_does_not_prevent_the_signal(
     boot: Callable[[Emulator], str], data: bytes | None, said: str
 ) -> None:
     document = {**DOCUMENT, "hostname": "-rf"}
@@ -642,7 +642,7 @@ exec "$@"
 
 
 @pytest.mark.usefixtures("commands")
-def test_root_is_given_up_though_the_run_directory_cannot_be_given_away(
+def test_root_is_given_up_though_the_run_directory_is_read_only(
     tmp_path: Path,
 ) -> None:
     there = (*rooted.place(tmp_path), "sh", "-ec", READ_ONLY, "sh")

@@ -39,7 +39,7 @@ def test_an_empty_environment_is_enough(command: str) -> None:
 def test_a_library_that_is_missing_is_one_line(
     words: list[str], tmp_path: Path
 ) -> None:
-    # As after an upgrade of Python that took the libraries' directory with it.
+    # As after an upgrade of Python that removed the libraries' directory.
     package = Path(scw_signal.__file__).parent
     (tmp_path / "scw_signal").symlink_to(package)
     done = subprocess.run(
@@ -100,7 +100,7 @@ def test_the_module_says_which_commands_there_are() -> None:
     ],
 )
 def test_ctrl_c_while_it_still_loads_is_quiet(tmp_path: Path, place: str) -> None:
-    """A class body would make a RuntimeError of an exception in it."""
+    """Python before 3.12 makes a RuntimeError of an exception in __set_name__."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\n"
         "class Descriptor:\n"

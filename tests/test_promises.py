@@ -1,8 +1,8 @@
-"""That the promises of the commands suffice, proved by their system calls on Linux.
+"""The promises of the commands suffice: a check of their system calls on Linux.
 
 On OpenBSD a call outside the promises kills the agent, at boot and unseen. Here
-it runs under strace through every path of its life, with marks in the trace
-where it would unveil and pledge; tests/promises.py says what each promise allows.
+strace records each path through it, with marks in the trace where it would call
+unveil and pledge. tests/promises.py says what each promise allows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FILES = " rpath wpath cpath"
 
 
 class Life(NamedTuple):
-    """One run of a command: what it logged, its marks, what it may not have done."""
+    """One run of a command: its log, its marks, and the calls that are not allowed."""
 
     status: int
     log: str
@@ -88,13 +88,13 @@ def live(tmp_path: Path) -> Callable[..., Life]:
 
 
 def child_of(strace: int) -> int:
-    """Return the process that strace runs; it would keep a signal to itself."""
+    """Return the process that strace runs, since strace does not pass signals on."""
     children = Path(f"/proc/{strace}/task/{strace}/children").read_text().split()
     return int(children[0])
 
 
 def stages(directory: Path) -> list[str]:
-    """Return the marks of a whole life."""
+    """Return the marks of a complete run."""
     where = str(directory).replace("/", ":")
     return [
         f"unveil {where} rwc",
@@ -232,7 +232,7 @@ def test_both_halves_of_an_agent_that_prepares_the_server(
 def test_files_are_hidden_by_root_and_promises_made_without_it(
     live: Callable[..., Life], tmp_path: Path
 ) -> None:
-    """The directory may be below one that the agent's own user may not search."""
+    """The directory may be below one that the agent's user cannot search."""
     there = rooted.place(tmp_path)
     with Emulator() as service:
         words = ("--no-dns", "--url", service.url, "--run-dir", str(tmp_path / "run"))
@@ -326,12 +326,12 @@ def test_a_command_for_a_service_that_was_given_by_name(
         (Call("setsockopt", "5, SOL_TCP, TCP_NODELAY, [1], 4"), {"stdio"}),
     ],
 )
-def test_the_table_knows_what_is_not_allowed(call: Call, needs: set[str]) -> None:
+def test_the_table_tells_what_a_call_needs(call: Call, needs: set[str]) -> None:
     assert needed(call, "/run/x") == needs
 
 
 def empty_namespace() -> tuple[str, ...]:
-    """Return a command that runs another one where there is no network."""
+    """Return the words that run a command where there is no network."""
     words = ("unshare", "--net") if os.getuid() == 0 else ("unshare", "-r", "--net")
     if (
         shutil.which(words[0]) is None

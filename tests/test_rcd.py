@@ -44,7 +44,7 @@ OK, FAILED = f"{NAME}(ok)\n", f"{NAME}(failed)\n"
 # What the fake agent can do.
 OBEYS = "read -r order <{root}/orders; eval $order"
 SUCCEEDS_AT_ONCE = ": >{state}"
-# At SIGTERM, and again when its state has been removed, or at the latest at its end.
+# At SIGTERM it writes its state, and again when that is removed or before it ends.
 WRITES_WHILE_DYING = (
     "trap ': >{state}; n=0; while [ -e {state} ] && [ $((n += 1)) -lt 20000 ]; do :;"
     " done; : >{state}; exit 1' TERM; " + OBEYS

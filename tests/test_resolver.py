@@ -81,7 +81,7 @@ class Lookups:
                 assert not thread.is_alive()
 
     def let_go(self, outcome: str | Exception = ANSWER, most: int = 99) -> None:
-        """End `most` look-ups that block, the oldest first, and wait for their end."""
+        """End up to `most` look-ups that block, the oldest first, and wait for them."""
         for thread, gate in itertools.islice(self._gates.items(), most):
             gate.put(outcome)
             thread.join(BOUND)
@@ -90,7 +90,7 @@ class Lookups:
 
 @pytest.fixture
 def make(clock: FakeClock) -> Iterator[Make]:
-    """Return a function that makes a resolver and its look-ups; end them at last."""
+    """Return a function that makes a resolver and its look-ups; end those at last."""
     made = []
 
     def make(*outcomes: Outcome) -> Made:

@@ -32,7 +32,7 @@ REFUSED = RefusedError("403")
 
 
 class Report(NamedTuple):
-    """What is told of a failed try."""
+    """What is reported of a failed try."""
 
     error: ScwSignalError
     tries: int
@@ -40,10 +40,10 @@ class Report(NamedTuple):
 
 
 class Course:
-    """Runs `persist` over outcomes in turn, and writes down what it does and when.
+    """Runs `persist` over outcomes in turn, and records what it does and when.
 
-    The first outcome is that of the try made before; after the last, every try
-    fails as that one did.
+    The first outcome is that of a try that was made before. When the outcomes are used
+    up, every try ends like the last.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Course:
         takes: float = 0.001,
         cut: Callable[[float, float], float] = lambda delay, _floor: delay,
     ) -> None:
-        """Take seconds for all and for each try, and what a pause really lasts."""
+        """Take the seconds in all and for each try; `cut` may shorten a pause."""
         self.clock = FakeClock()
         self.start = self.clock.now
         self.seconds = seconds
@@ -120,7 +120,7 @@ def test_the_result_comes_with_the_number_of_tries_counting_the_first() -> None:
     assert Course(lost(), lost(), lost(), DONE).run() == (DONE, 4)
 
 
-def test_the_first_failure_is_not_made_again() -> None:
+def test_the_try_that_was_made_before_is_not_repeated() -> None:
     course = Course(lost(), DONE)
     course.run()
     assert len(course.tries) == 2
@@ -138,13 +138,13 @@ def test_the_first_failure_is_not_made_again() -> None:
     ],
 )
 @pytest.mark.parametrize("insist", [False, True])
-def test_whatever_may_pass_is_tried_again(
+def test_a_failure_that_may_pass_is_tried_again(
     kind: type[TryAgainError], *, insist: bool
 ) -> None:
     assert Course(kind("no"), kind("no"), DONE, insist=insist).run() == (DONE, 3)
 
 
-def test_a_refusal_ends_it_for_a_person() -> None:
+def test_a_refusal_ends_the_tries_of_a_command() -> None:
     course = Course(lost(), REFUSED, DONE)
     with pytest.raises(RefusedError) as caught:
         course.run()
@@ -152,12 +152,12 @@ def test_a_refusal_ends_it_for_a_person() -> None:
     assert len(course.tries) == 2
 
 
-def test_a_refusal_of_the_first_try_ends_it_for_a_person() -> None:
+def test_a_refusal_of_the_first_try_ends_the_tries_of_a_command() -> None:
     with pytest.raises(RefusedError):
         Course(REFUSED, DONE).run()
 
 
-def test_a_refusal_does_not_end_it_for_the_agent() -> None:
+def test_a_refusal_does_not_end_the_tries_of_the_agent() -> None:
     assert Course(REFUSED, REFUSED, DONE, insist=True).run() == (DONE, 3)
 
 
@@ -180,7 +180,7 @@ def test_everything_else_passes_through_as_it_is(error: BaseException) -> None:
     assert len(course.tries) == 2
 
 
-def test_what_ends_a_pause_from_outside_ends_it_all() -> None:
+def test_an_exception_in_a_pause_passes_through() -> None:
     class Stopped(BaseException):
         pass
 
@@ -196,7 +196,7 @@ def test_what_ends_a_pause_from_outside_ends_it_all() -> None:
 # How long it waits.
 
 
-def test_a_delay_is_as_long_as_it_has_failed_and_a_quarter_of_a_second() -> None:
+def test_a_commands_delay_is_at_most_the_time_failed_and_a_quarter_second() -> None:
     course = Course(*[lost()] * 6, DONE, chance=lambda: 1.0, takes=0.0)
     course.run()
     assert [delay for delay, _ in course.pauses] == [0.25, 0.5, 1, 2, 4, 8]
@@ -214,7 +214,7 @@ def test_how_long_it_has_failed_counts_from_the_first_failure_on() -> None:
     assert [delay for delay, _ in course.pauses] == [0.25, 10.5, 31.0]
 
 
-def test_each_delay_is_drawn_anew_from_two_thirds_of_its_ceiling_on() -> None:
+def test_each_delay_is_drawn_anew_from_the_upper_third_of_its_ceiling() -> None:
     chances = iter([0.0, 0.5, 0.25])
     course = Course(*[lost()] * 3, DONE, chance=lambda: next(chances), takes=0.0)
     course.run()
@@ -236,7 +236,7 @@ def test_what_the_service_asks_for_is_waited_for_and_jitter_comes_on_top() -> No
     assert course.pauses == [(7.25, 7.03125)]
 
 
-def test_more_than_a_minute_is_not_waited_for() -> None:
+def test_a_request_to_wait_counts_for_at_most_a_minute() -> None:
     course = Course(asked_to_wait(3600), DONE, chance=lambda: 1.0)
     course.run()
     assert course.pauses == [(60.25, 60.03125)]
@@ -249,7 +249,9 @@ def test_what_the_service_asked_for_once_does_not_hold_for_the_next_failure() ->
 
 
 @pytest.mark.parametrize("error", [REFUSED, lost(), overload()], ids=str)
-def test_whatever_fails_the_agent_waits_alike(error: ScwSignalError) -> None:
+def test_the_agent_waits_equally_long_after_every_failure(
+    error: ScwSignalError,
+) -> None:
     course = Course(error, error, error, DONE, insist=True, chance=lambda: 1.0)
     course.run()
     assert [round(delay, 1) for delay, _ in course.pauses] == [2, 4, 8]
@@ -262,7 +264,7 @@ def test_no_change_of_the_network_cuts_the_delay_after_an_overload() -> None:
 
 
 @pytest.mark.parametrize("error", [lost(), REFUSED], ids=str)
-def test_a_change_may_help_where_after_an_overload_something_else_fails(
+def test_after_an_overload_a_change_may_cut_the_delay_of_another_failure(
     error: ScwSignalError,
 ) -> None:
     course = Course(overload(), error, DONE, insist=True)
@@ -280,7 +282,7 @@ def test_without_a_deadline_it_goes_on() -> None:
     assert course.elapsed() > 100_000
 
 
-def test_when_the_time_is_over_the_last_error_comes_out() -> None:
+def test_when_the_time_is_over_the_last_error_is_raised() -> None:
     last = UnavailableError("the last")
     course = Course(lost(), last, seconds=20)
     with pytest.raises(UnavailableError) as caught:
@@ -300,14 +302,14 @@ def test_the_last_try_has_as_long_left_as_the_one_before_took_up_to_a_second(
     assert course.tries[-1] == pytest.approx(18.5 - kept, abs=1e-6)
 
 
-def test_where_a_try_is_quick_a_second_is_time_for_several() -> None:
+def test_several_quick_tries_fit_into_a_second() -> None:
     course = Course(lost(), seconds=1.0)
     with pytest.raises(UnreachableError):
         course.run()
     assert len(course.tries) >= 4
 
 
-def test_where_less_is_left_than_a_try_takes_there_is_no_further_one() -> None:
+def test_if_less_time_is_left_than_a_try_takes_there_is_no_further_one() -> None:
     course = Course(lost(), seconds=0.9, takes=0.5)
     with pytest.raises(UnreachableError):
         course.run()
@@ -315,7 +317,7 @@ def test_where_less_is_left_than_a_try_takes_there_is_no_further_one() -> None:
 
 
 def test_the_last_try_is_the_last_though_it_took_no_time() -> None:
-    # Found by the state machine of faults, soaking: its clock stands still meanwhile.
+    # Found by test_faults.py in make soak: its clock stands still during a try.
     course = Course(overload(1.0), lost(), seconds=3.0, chance=lambda: 0.5, takes=0.0)
     with pytest.raises(UnreachableError):
         course.run()
@@ -341,10 +343,10 @@ def test_the_time_that_tries_take_counts() -> None:
     )
 
 
-# What is told.
+# What is reported.
 
 
-def test_each_failure_is_told_with_its_number_and_the_delay_before_the_pause() -> None:
+def test_each_failure_is_reported_with_its_number_and_delay_before_the_pause() -> None:
     first, second = lost(), asked_to_wait(7)
     course = Course(first, second, DONE, chance=lambda: 1.0, takes=0.0)
     course.run()
@@ -352,7 +354,7 @@ def test_each_failure_is_told_with_its_number_and_the_delay_before_the_pause() -
     assert [delay for delay, _ in course.pauses] == [0.25, 7.5]
 
 
-def test_what_is_told_is_the_delay_as_it_was_fitted_to_the_deadline() -> None:
+def test_the_reported_delay_is_the_one_fitted_to_the_deadline() -> None:
     course = Course(*[lost()] * 9, seconds=4, chance=lambda: 1.0)
     with pytest.raises(UnreachableError):
         course.run()
@@ -362,15 +364,15 @@ def test_what_is_told_is_the_delay_as_it_was_fitted_to_the_deadline() -> None:
     assert course.reports[-1].delay == pytest.approx(3.95 - 3.766, abs=0.001)
 
 
-def test_the_error_that_ends_it_is_not_told() -> None:
-    """The caller has it: it was raised."""
+def test_the_error_that_ends_it_is_not_reported() -> None:
+    """It is raised, so the caller has it."""
     course = Course(lost(), REFUSED)
     with pytest.raises(RefusedError):
         course.run()
     assert [report.tries for report in course.reports] == [1]
 
 
-# For any course that things may take.
+# Whatever happens.
 
 FAILURES = st.one_of(
     st.just(0.0).map(asked_to_wait),
@@ -395,7 +397,7 @@ def test_no_try_comes_too_soon_nor_after_the_deadline_whatever_happens(
     chance: float,
     share: float,
 ) -> None:
-    """`share` is where, from the floor on, a change of the network cuts each pause."""
+    """A change cuts each pause at `share` of the way from its floor to its end."""
     course = Course(
         *failures,
         DONE,
@@ -422,7 +424,7 @@ def test_no_try_comes_too_soon_nor_after_the_deadline_whatever_happens(
 
 
 def policy(error: ScwSignalError, elapsed: float) -> tuple[float, float]:
-    """Return between what the pause after a failure lies, worked out once more."""
+    """Return the bounds of the pause after a failure, calculated independently."""
     ceiling = min(60.0, 2.0 + elapsed)
     if isinstance(error, RefusedError):
         return ceiling / 8, ceiling
