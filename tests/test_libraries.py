@@ -1,4 +1,4 @@
-"""The libraries: what is said of them is what is there, and what setup.cfg asks for."""
+"""The check of the libraries: it needs what setup.cfg needs, and names each fault."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_they_are_those_of_setup_cfg() -> None:
     ]
 
 
-def test_those_that_the_tests_run_with_will_do() -> None:
+def test_the_libraries_that_the_tests_run_with_will_do() -> None:
     assert libraries.fault(sys.path) == ""
 
 
@@ -45,7 +45,7 @@ def test_a_version_within_the_bounds_will_do(tmp_path: Path, version: str) -> No
 
 
 @pytest.mark.parametrize("version", ["8.2.1", "8.4.99", "10", "10.0rc1", "11.0"])
-def test_a_version_beyond_them_is_named_and_what_is_needed(
+def test_a_version_out_of_bounds_is_named_and_what_is_needed(
     tmp_path: Path, version: str
 ) -> None:
     assert libraries.fault(site(tmp_path, **{**GOOD, "tenacity": version})) == (
@@ -66,20 +66,20 @@ def test_the_one_that_would_be_imported_counts(tmp_path: Path) -> None:
     assert "tenacity is 8.2.1" in libraries.fault([*first, *second])
 
 
-def test_debian_s_names_are_understood(tmp_path: Path) -> None:
+def test_the_file_names_of_debian_are_understood(tmp_path: Path) -> None:
     old = {**GOOD, "urllib3": "1.26.12-py3.11"}
     assert libraries.fault(site(tmp_path, "egg-info", **old)).startswith(
         "urllib3 is 1.26.12, and "
     )
 
 
-def test_one_that_does_not_say_its_version_counts_as_good(tmp_path: Path) -> None:
+def test_a_library_that_does_not_say_its_version_counts_as_good(tmp_path: Path) -> None:
     path = site(tmp_path, **GOOD)
     (tmp_path / "tenacity-9.2.1.dist-info").rmdir()
     assert libraries.fault(path) == ""
 
 
-# What the commands make of it.
+# What the commands do about it.
 
 
 def run(
@@ -129,7 +129,9 @@ def test_before_the_first_try_one_line_names_the_library(
     assert done.stderr.count("\n") == 1
 
 
-def test_the_check_names_it_and_goes_on_with_what_needs_none(tmp_path: Path) -> None:
+def test_the_check_names_a_missing_library_and_goes_on_with_what_needs_none(
+    tmp_path: Path,
+) -> None:
     with Emulator() as service:
         words = ("-n", "--dns-name", "localhost", "--url", service.url)
         done = run(tmp_path, "signald", *words, versions={"tenacity": "9.2.1"})

@@ -1,4 +1,4 @@
-"""The log: what a line looks like, and how seldom the same one comes."""
+"""The log: what a line looks like, and how often it may be repeated."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_line_is_one_line_short_and_safe_to_show(
 # Where it goes.
 
 
-def test_to_syslog_it_goes_as_a_daemon_with_its_number_connected_at_once(
+def test_syslog_is_opened_at_once_for_a_daemon_with_its_process_id(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     opened, said = [], []
@@ -108,7 +108,7 @@ def test_to_syslog_it_goes_as_a_daemon_with_its_number_connected_at_once(
     assert said == [(syslog.LOG_WARNING, "100 %s")]
 
 
-def test_to_standard_error_it_goes_with_a_name_in_front(
+def test_on_standard_error_each_line_begins_with_the_name(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     to_stderr = Log(log.to_stderr("scw-signald"), verbose=False)
@@ -117,10 +117,10 @@ def test_to_standard_error_it_goes_with_a_name_in_front(
     assert capfd.readouterr() == ("", "scw-signald: one\nscw-signald: café\n")
 
 
-def test_to_standard_error_each_line_is_one_write(
+def test_on_standard_error_each_line_is_one_write(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Or the lines of two programs would mix."""
+    """Otherwise the lines of two programs could mix."""
     written = []
 
     def write(descriptor: int, data: bytes) -> int:
@@ -135,7 +135,7 @@ def test_to_standard_error_each_line_is_one_write(
 
 
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.EBADF, errno.EAGAIN, errno.EIO])
-def test_a_standard_error_that_nobody_reads_holds_nobody_up(
+def test_a_write_error_on_standard_error_is_ignored(
     monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def fail(_descriptor: int, _data: bytes) -> int:
@@ -150,7 +150,7 @@ def test_a_standard_error_that_nobody_reads_holds_nobody_up(
 # Failed tries.
 
 
-def test_a_failure_is_told_at_once_with_the_try_and_the_next() -> None:
+def test_a_failure_is_logged_at_once_with_the_try_and_the_next() -> None:
     lines = Lines()
     reporter = lines.reporter()
     reporter.failed(UnreachableError("Connection refused"), 3, 1.984)
@@ -158,7 +158,7 @@ def test_a_failure_is_told_at_once_with_the_try_and_the_next() -> None:
     assert lines.levels == [syslog.LOG_WARNING]
 
 
-def test_a_failure_that_goes_on_is_told_after_a_minute_then_ever_more_seldom() -> None:
+def test_a_failure_that_goes_on_is_logged_after_a_minute_then_less_often() -> None:
     lines = Lines()
     reporter = lines.reporter()
     for _ in range(int(DAY)):
@@ -169,7 +169,7 @@ def test_a_failure_that_goes_on_is_told_after_a_minute_then_ever_more_seldom() -
     assert minutes[8:] == list(range(183, 24 * 60, 60))
 
 
-def test_what_is_told_again_is_how_things_are_now() -> None:
+def test_a_repeated_line_says_how_things_are_now() -> None:
     lines = Lines()
     reporter = lines.reporter()
     reporter.failed(UnreachableError("no route"), 1, 0.25)
@@ -198,16 +198,14 @@ def test_a_verbose_log_has_every_try_in_between_as_a_detail() -> None:
 
 @pytest.mark.parametrize("platform", ["openbsd", "openbsd7", "freebsd14", "linux"])
 @pytest.mark.parametrize("systemd", [False, True])
-def test_where_the_log_goes_is_told_on_one_line(
-    platform: str, *, systemd: bool
-) -> None:
+def test_where_the_log_goes_fits_on_one_line(platform: str, *, systemd: bool) -> None:
     where = log.place(platform, systemd=systemd)
     assert len(f"scw-signald: logging to {where}; -d logs here") < 80
     if platform.startswith("openbsd") and not systemd:
         assert where == "/var/log/daemon"
 
 
-def test_another_failure_is_told_at_once() -> None:
+def test_another_failure_is_logged_at_once() -> None:
     lines = Lines()
     reporter = lines.reporter()
     for text in ("no route", "no route", "refused", "no route", "the service: 503"):
@@ -241,7 +239,7 @@ def test_while_nothing_changes_there_is_at_most_a_line_a_minute(
 
 
 def test_texts_that_never_repeat_can_neither_fill_the_log_nor_the_memory() -> None:
-    """As a hostile service words them."""
+    """A hostile service may cause such texts."""
     lines = Lines()
     reporter = lines.reporter()
     for number in range(int(HOUR)):
@@ -251,7 +249,7 @@ def test_texts_that_never_repeat_can_neither_fill_the_log_nor_the_memory() -> No
     assert len(reporter._told) <= 17
 
 
-def test_after_many_different_failures_new_ones_are_still_told_now_and_then() -> None:
+def test_after_many_different_failures_new_ones_are_still_logged_now_and_then() -> None:
     lines = Lines()
     reporter = lines.reporter()
     for number in range(100):
@@ -261,7 +259,7 @@ def test_after_many_different_failures_new_ones_are_still_told_now_and_then() ->
     assert "something new" in lines.texts[-1]
 
 
-def test_a_failure_known_before_them_keeps_its_own_intervals() -> None:
+def test_after_many_different_failures_an_earlier_one_keeps_its_intervals() -> None:
     lines = Lines()
     reporter = lines.reporter()
     lines.fail(reporter, "no route")

@@ -1,4 +1,4 @@
-"""The Makefile works in GNU make and in BSD make, and says the same in both."""
+"""The Makefile works in GNU make and in BSD make, and does the same in both."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(make: str, *words: str) -> str:
 
 
 def targets() -> list[str]:
-    """Return the targets that --help names, from the Makefile itself."""
+    """Return the targets that the Makefile lists in .PHONY."""
     text = (ROOT / "Makefile").read_text()
     (line,) = [line for line in text.splitlines() if line.startswith(".PHONY:")]
     return line.split()[1:]
@@ -39,7 +39,7 @@ def test_both_makes_would_run_the_same(target: str) -> None:
     assert joined(gnu) == joined(bsd)
 
 
-def test_without_a_target_it_says_what_there_is() -> None:
+def test_without_a_target_it_lists_the_targets() -> None:
     lines = run("make").splitlines()
     assert [line.split()[1] for line in lines[:3]] == ["install", "demo", "test"]
 

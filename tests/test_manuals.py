@@ -1,4 +1,4 @@
-"""The manuals: held against the commands they describe, and against mandoc."""
+"""The manuals: checked against the commands they describe, and by mandoc."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def words(page: str) -> str:
 
 
 def items(text: str) -> list[str]:
-    """Return what the list entries of a piece of source are called."""
+    """Return the names of the list entries in a piece of source."""
     return [
         item.removeprefix("Cm ")
         for item in re.findall(r"^\.It (.+)", text, flags=re.MULTILINE)
@@ -106,7 +106,7 @@ def items(text: str) -> list[str]:
 
 
 def displayed(page: str) -> list[str]:
-    """Return the lines that a manual sets apart, and what it quotes literally."""
+    """Return the lines that a manual displays, and its literal quotes."""
     displays = re.findall(
         r"^\.Bd -literal.*\n((?:.*\n)+?)\.Ed", source(page), flags=re.MULTILINE
     )
@@ -115,9 +115,9 @@ def displayed(page: str) -> list[str]:
 
 
 def invocations(page: str) -> list[tuple[Command, list[str]]]:
-    """Return every command of ours that a manual shows, and its words.
+    """Return each of our commands that a manual shows, and its arguments.
 
-    The flags of the service are the words of the agent.
+    The flags of the service are the arguments of the agent.
     """
     flags = "rcctl set scw_signal flags"
     commands = {command.name: command for command in COMMANDS.values()}
@@ -133,7 +133,7 @@ def invocations(page: str) -> list[tuple[Command, list[str]]]:
 
 @pytest.fixture(scope="session")
 def mandoc(tmp_path_factory: pytest.TempPathFactory) -> Format:
-    """Return the formatter; manuals that ours may refer to are there for it."""
+    """Return a function that runs mandoc, where the manuals that ours name exist."""
     program = shutil.which("mandoc")
     if program is None:
         pytest.skip("there is no mandoc here")
@@ -194,7 +194,7 @@ def test_the_synopsis_has_every_option_and_no_others(page: str) -> None:
 
 
 @every_manual
-def test_the_text_speaks_of_no_option_that_the_command_lacks(page: str) -> None:
+def test_the_text_mentions_no_option_that_the_command_lacks(page: str) -> None:
     known = {o.name for o in COMMANDS[page].options}
     known |= {o.letter for o in COMMANDS[page].options}
     text = section(page, "DESCRIPTION") + section(page, "CAVEATS")
@@ -203,7 +203,7 @@ def test_the_text_speaks_of_no_option_that_the_command_lacks(page: str) -> None:
 
 
 @every_manual
-def test_every_example_is_a_command_line_that_is_understood(page: str) -> None:
+def test_every_example_is_a_valid_command_line(page: str) -> None:
     examples = invocations(page)
     assert COMMANDS[page].name in {command.name for command, _ in examples}
     for command, line in examples:
@@ -220,7 +220,7 @@ def test_every_example_is_a_command_line_that_is_understood(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", sorted({*COMMANDS} - {AGENT}))
-def test_what_every_command_has_it_has_alike(page: str) -> None:
+def test_a_command_has_the_common_options(page: str) -> None:
     options = {o.name: (o.letter, o.metavar) for o in COMMANDS[page].options}
     common = {
         "once": ("", ""),
@@ -268,7 +268,7 @@ def test_help_fits_a_screen(page: str) -> None:
 
 
 @every_manual
-def test_every_exit_status_is_told(page: str) -> None:
+def test_every_exit_status_is_documented(page: str) -> None:
     status = {process.OK, process.FAILED, process.USAGE}
     if page in {METADATA, AS_JSON, USER_DATA}:
         status.add(process.NO_SUCH_KEY)
@@ -276,7 +276,7 @@ def test_every_exit_status_is_told(page: str) -> None:
 
 
 @every_manual
-def test_the_addresses_and_variables_are_told(page: str) -> None:
+def test_the_addresses_and_variables_are_documented(page: str) -> None:
     defaults = wire.endpoints([], {})
     assert f"are {' and '.join(each.url for each in defaults)}." in words(page)
     variables = items(section(page, "ENVIRONMENT"))
@@ -285,7 +285,7 @@ def test_the_addresses_and_variables_are_told(page: str) -> None:
     assert f"in place of {wire.PORT}." in words(page)
 
 
-def test_every_file_that_the_agent_leaves_is_told() -> None:
+def test_every_file_that_the_agent_leaves_is_documented() -> None:
     files = {store.STATE_FILE, store.METADATA_JSON, store.METADATA_FLAT}
     told = re.findall(rf"^Pa {store.RUN_DIRECTORY}/(.+)", "\n".join(
         items(section(AGENT, "FILES"))
@@ -293,7 +293,7 @@ def test_every_file_that_the_agent_leaves_is_told() -> None:
     assert told == sorted(files)
 
 
-def test_every_line_of_the_state_file_is_told() -> None:
+def test_every_line_of_the_state_file_is_documented() -> None:
     receipt = agent.Receipt("booted", True, wire.Endpoint("192.0.2.1"), 1)  # noqa: FBT003 - a field
     (state,) = agent._report(receipt, (0.0, 0.0, 0.0)).values()
     keys = [line.partition("=")[0] for line in state.decode().splitlines()]
@@ -302,13 +302,13 @@ def test_every_line_of_the_state_file_is_told() -> None:
 
 
 class Silent:
-    """A service that gives an empty document."""
+    """A service that returns an empty document."""
 
     def exchange(self, *_: object) -> tuple[wire.Reply, wire.Endpoint]:
         return wire.Reply(200, {}, b"{}"), wire.Endpoint("127.0.0.1")
 
 
-def test_every_check_is_told(tmp_path: Path) -> None:
+def test_every_check_is_documented(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         tools = checkup.Tools(
             system=checkup.SYSTEMS["openbsd"],
@@ -336,7 +336,7 @@ def test_the_usual_keys_are_those_of_a_real_document_with_their_values() -> None
 
 
 @pytest.mark.parametrize("place", ["README.md", "help", METADATA, AS_JSON])
-def test_what_cached_does_is_said_in_the_same_words_everywhere(place: str) -> None:
+def test_what_cached_does_is_described_in_the_same_words_everywhere(place: str) -> None:
     said = (
         "use what is stored; if nothing is stored, ask the service and store its answer"
     )
@@ -349,13 +349,13 @@ def test_what_cached_does_is_said_in_the_same_words_everywhere(place: str) -> No
     assert said in " ".join(text.split()).replace("Use what is", "use what is")
 
 
-def test_every_verdict_of_the_check_is_told() -> None:
+def test_every_verdict_of_the_check_is_documented() -> None:
     named = [word for word, _ in checkup._advice(checkup.SYSTEMS["openbsd"]).values()]
     told = f"signalled, would-signal, {', '.join(named[:-1])} and {named[-1]};"
     assert told in words(AGENT)
 
 
-def test_every_stage_of_the_promises_is_told() -> None:
+def test_every_stage_of_the_promises_is_documented() -> None:
     privileges = section(AGENT, "DESCRIPTION").partition(".Ss Privileges")[2]
     told = re.findall(r"^\.Dq ([a-z ]+?)(?: ,)?$", privileges, flags=re.MULTILINE)
     told_of = [*sandbox.PROMISES.values(), sandbox.FILES, sandbox.RECEIVE]
@@ -365,18 +365,18 @@ def test_every_stage_of_the_promises_is_told() -> None:
 
 
 @pytest.mark.parametrize("page", [BY_HAND, METADATA, USER_DATA])
-def test_the_promises_of_a_command_are_told(page: str) -> None:
+def test_the_promises_of_a_command_are_documented(page: str) -> None:
     assert f".Dq {sandbox.PROMISES['wait']} {sandbox.FILES} ." in source(page)
 
 
 def spelled(number: float) -> str:
-    """Return a number as the manuals put it into words."""
+    """Return a number in the words of the manuals."""
     words = {1: "a second", 8: "an eighth", 60: "a minute", 3600: "an hour"}
     return words.get(int(number), str(number))
 
 
 def numbers() -> Iterator[tuple[str, str]]:
-    """Give phrases of the manuals, with the numbers and names of the code in them."""
+    """Yield phrases of the manuals that have numbers and names of the code in them."""
     kilo = 1024
     connect, exchange = transport.CONNECT_SECONDS, transport.EXCHANGE_SECONDS
     transient = [str(status) for status in sorted(wire.TRANSIENT)]
@@ -429,12 +429,12 @@ def numbers() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("page", "phrase"), list(numbers()))
-def test_a_number_in_a_manual_is_the_codes(page: str, phrase: str) -> None:
+def test_a_number_in_a_manual_is_that_of_the_code(page: str, phrase: str) -> None:
     assert phrase in words(page)
 
 
 def messages() -> Iterator[str]:
-    """Give a pattern for each text in the code that could be a message."""
+    """Yield a pattern for each text in the code that could be a message."""
     for module in (ROOT / "scw_signal").rglob("*.py"):
         for node in ast.walk(ast.parse(module.read_text())):
             parts = node.values if isinstance(node, ast.JoinedStr) else [node]
@@ -469,13 +469,13 @@ def test_the_checks_in_the_example_are_as_they_are_printed() -> None:
 
 
 @every_manual
-def test_a_manual_has_the_sections_that_one_looks_for(page: str) -> None:
+def test_a_manual_has_the_usual_sections(page: str) -> None:
     headings = set(re.findall(r"^\.Sh (.+)", source(page), flags=re.MULTILINE))
     assert headings >= SECTIONS
 
 
 @every_manual
-def test_mandoc_finds_nothing_to_complain_of(mandoc: Format, page: str) -> None:
+def test_mandoc_finds_no_fault(mandoc: Format, page: str) -> None:
     assert mandoc("-Tlint", "-Wstyle", page) == (0, "")
 
 

@@ -46,7 +46,7 @@ def metadata(service: Emulator, *words: str) -> Result:
 
 
 def cached(directory: Path, *words: str) -> Result:
-    """Look up in the cache; the service's address leads nowhere."""
+    """Look up in the cache; there is no service to ask."""
     return run("scw-metadata", "--cached", "--run-dir", str(directory), *words)
 
 
@@ -154,9 +154,7 @@ def test_cached_prints_what_the_service_would(
     assert cached(cache, *words) == metadata(service, *words)
 
 
-def test_list_keys_prints_the_names_of_what_there_is(
-    service: Emulator, cache: Path
-) -> None:
+def test_list_keys_prints_the_names_of_all_keys(service: Emulator, cache: Path) -> None:
     names = metadata(service, "--list-keys").out.splitlines()
     assert {"HOSTNAME", "PUBLIC_IP_ADDRESS"} <= set(names)
     assert metadata(service, *names).status == 0
@@ -193,7 +191,7 @@ def test_max_age_uses_what_is_stored_if_it_is_not_older(
     for name in ("metadata.flat", "metadata.json"):
         os.utime(cache / name, (time.time() - age,) * 2)
     words = ("--run-dir", str(cache), "--url", service.url, "--max-age", "60")
-    for _ in range(2):  # what was asked for is stored, and used the second time
+    for _ in range(2):  # what the service answers is stored, and used the second time
         assert run(command, *words, "zone").out.strip('"\n') == "fr-par-1"
     assert len(service.requests) == asked + (0 if uses_it else 1)
 
@@ -212,7 +210,7 @@ def test_a_cache_that_is_not_ours_is_not_read(service: Emulator, cache: Path) ->
     assert run("scw-metadata", *words, "hostname").out == "puffy\n"
 
 
-def test_where_nothing_may_be_stored_there_is_still_an_answer(
+def test_if_nothing_can_be_stored_there_is_still_an_answer(
     service: Emulator, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
@@ -239,7 +237,7 @@ def test_a_service_that_makes_no_sense_is_one_line_and_status_1(
     assert reason in err
 
 
-def test_what_passes_is_tried_again() -> None:
+def test_a_failure_that_passes_is_tried_again() -> None:
     with Emulator(faults=["503:1", "html:1"]) as service:
         assert metadata(service, "state").status == 0
 

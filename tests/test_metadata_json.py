@@ -45,7 +45,7 @@ def test_it_prints_the_document_of_the_service() -> None:
     assert json.loads(printed) == document
 
 
-def test_an_error_is_under_its_own_name(service: Emulator) -> None:
+def test_an_error_begins_with_its_own_name(service: Emulator) -> None:
     where = ("--url", service.url)
     said = "scw-metadata-json: no such key: HOSTNAM (near: HOSTNAME)\n"
     assert run("scw-metadata-json", *where, "hostnam") == (3, "", said)

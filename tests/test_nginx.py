@@ -1,4 +1,4 @@
-"""The commands against nginx: a real server that nobody here wrote."""
+"""The commands against nginx: a real server, which this project did not write."""
 
 from __future__ import annotations
 
@@ -96,21 +96,21 @@ def test_a_failure_is_named(nginx: Nginx, location: str, reason: str) -> None:
 def test_a_connection_that_is_closed_without_a_reply_is_named(nginx: Nginx) -> None:
     url = nginx("location / { return 444; }")
     _, _, err = run("scw-signal-state", "--once", "--url", url, "booted")
-    # The kernel resets it where nginx has not read all of the request.
+    # The kernel resets it if nginx has not read all of the request.
     assert "the reply broke off or is not HTTP" in err or "reset by peer" in err
 
 
 def test_a_service_that_sheds_load_gets_the_signal_in_the_end(
     nginx: Nginx, tmp_path: Path
 ) -> None:
-    # `return` would come before the limit. A file that refuses PATCH with 405,
-    # rewritten, comes after it.
+    # nginx would run `return` before it checks the limit. But it refuses PATCH for a
+    # file after that, and error_page turns this 405 into the acknowledgement.
     url = nginx(
         "location = /state { limit_req zone=busy; limit_req_status 429;"
         f" error_page 405 =200 @taken; alias {SAMPLE}; }}"
         "location @taken { return 200 'STATE_DETAIL=booted\n'; }"
     )
-    for _ in range(2):  # the second one comes too soon, and is sent away at first
+    for _ in range(2):  # the second one comes too soon, and gets 429 at first
         assert run("scw-signal-state", "--url", url, "booted").status == 0
     log = (tmp_path / "access.log").read_text()
     assert [line.split()[8] for line in log.splitlines()][:2] == ["200", "429"]

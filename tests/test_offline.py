@@ -1,4 +1,4 @@
-"""Nothing that the tests do, and nothing that they start, leaves this machine."""
+"""The tests, and the processes they start, send nothing to other machines."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_process_that_a_test_starts_has_no_way_to_another_machine(
         text=True,
         check=True,
     ).stdout
-    # IPv6 may be switched off: then there is no address to send from.
+    # If IPv6 is switched off, there is no address to send from.
     unreachable = {str(errno.ENETUNREACH), str(errno.EADDRNOTAVAIL)}
     assert set(printed.split()) <= unreachable
 
@@ -76,7 +76,7 @@ def test_the_tests_themselves_send_nothing_to_another_machine(address: str) -> N
         datagrams.sendto(b"", (address, 9))
 
 
-def test_where_there_is_no_namespace_the_process_is_held_back_by_a_hook(
+def test_without_a_namespace_a_hook_holds_the_process_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hooks: list[Callable[[str, tuple[object, ...]], None]] = []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scw_signal.cli.options import Command, Option
 from scw_signal.errors import UsageError
 
-unhurried = settings(deadline=None)  # the machine may have other things to do
+unhurried = settings(deadline=None)  # the machine may be busy
 
 COMMAND = Command(
     "tool",
@@ -45,7 +45,7 @@ def test_flags_may_be_bundled(argv: list[str]) -> None:
     assert arguments.has("verbose")
 
 
-def test_what_was_not_said_is_not_there_and_has_its_default() -> None:
+def test_an_option_that_is_not_given_has_its_default() -> None:
     arguments = COMMAND.parse([])
     assert not arguments.has("quiet")
     assert arguments.all("url") == []
@@ -78,7 +78,7 @@ def test_a_lone_dash_and_nothing_are_operands(word: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "-q", "--", "--quiet", "a=b", "-"])
-def test_whatever_stands_for_a_value_is_one(value: str) -> None:
+def test_any_word_may_be_the_value_of_an_option(value: str) -> None:
     for argv in (["--level", value], [f"--level={value}"], ["-l", value]):
         arguments = COMMAND.parse(argv)
         assert arguments.text("level", "default") == value
@@ -105,9 +105,7 @@ def test_whatever_stands_for_a_value_is_one(value: str) -> None:
         (["-ql"], "--level needs a value: LEVEL"),
     ],
 )
-def test_what_is_wrong_with_a_command_line_is_named(
-    argv: list[str], message: str
-) -> None:
+def test_a_usage_error_says_what_is_wrong(argv: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         COMMAND.parse(argv)
     assert str(caught.value) == message

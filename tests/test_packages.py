@@ -1,4 +1,4 @@
-"""What is said at the end of a run that has skipped tests."""
+"""The line that ends a run of the tests, if some were skipped."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_dpkg_is_asked_and_a_name_that_it_does_not_know_is_not_installed() -> No
     assert packages.installed(["dpkg", "no-such-package"]) == {"dpkg"}
 
 
-def test_the_line_stands_at_the_end_of_a_run(tmp_path: Path) -> None:
+def test_the_line_is_printed_at_the_end_of_a_run(tmp_path: Path) -> None:
     test = tmp_path / "test_skip.py"
     test.write_text("import pytest\ndef test_it(): pytest.skip('a tool')\n")
     (tmp_path / "conftest.py").write_text((HERE / "conftest.py").read_text())

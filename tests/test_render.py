@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 
 from scw_signal import document, flat, render
 
-unhurried = settings(deadline=None)  # the machine may have other things to do
+unhurried = settings(deadline=None)  # the machine may be busy
 SAMPLES = Path(__file__).parent / "samples"
 NAMES = st.from_regex(r"[A-Z_][A-Z0-9_]*", fullmatch=True)
-# What a shell can hold: no NUL, and nothing that UTF-8 cannot spell.
+# What a shell can hold: no NUL, and only what UTF-8 can encode.
 VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 TRICKY = st.text("'\"\\$`();&|<>*?[]{}~!#=- \t\n\r\x01\x7f\x81\xffa")
 PAIRS = st.lists(
     st.tuples(NAMES, st.none() | TRICKY | VALUES), unique_by=lambda pair: pair[0]
 )
 
-# The sample that was made to do harm, name by name.
+# The hostile sample, name by name.
 HOSTILE: list[tuple[str, str | None]] = [
     ("ID", "00000000-0000-4000-8000-000000000001"),
     ("HOSTNAME", "x"),
@@ -97,7 +97,7 @@ PATH_A_B_1=0
 TIMEZONE=
 """
 
-# Invalid names, with a right side that would do harm.
+# Invalid names, some of which would run a command.
 NO_NAMES = [
     "A-B", "A B", "A=B", "A\nB", "A;touch canary;B", "A$(touch canary)",
     "A`touch canary`", "A'", "a", "\xc9", "\u0131D", "A\0", "A[0]", "A+",
@@ -145,7 +145,7 @@ def test_the_text_form_means_the_same_to_the_standard_library(
     ]
 
 
-# What cannot be told to a shell
+# What a shell cannot take
 
 
 @pytest.mark.parametrize("name", NO_NAMES)
@@ -165,34 +165,34 @@ def test_a_value_with_a_nul_is_left_out() -> None:
     assert render.shell([("A", "a\0b"), ("B", "2")]) == "SCW_B='2'\n"
 
 
-def test_of_keys_that_make_one_name_the_first_is_assigned() -> None:
+def test_if_two_keys_make_the_same_name_the_first_is_assigned() -> None:
     pairs = document.flatten({"a.b": "first", "a_b": "second"})
     assert render.shell(pairs) == "SCW_A_B='first'\n"
 
 
-def test_raw_values_come_a_line_each() -> None:
+def test_raw_values_are_printed_one_a_line() -> None:
     assert render.values(["a b", None, "", "'"]) == "a b\n\n\n'\n"
 
 
 # The hostile sample
 
 
-def test_the_hostile_sample_is_laid_flat_value_by_value() -> None:
+def test_the_hostile_sample_is_flattened_value_by_value() -> None:
     assert sample("conf-hostile.json") == HOSTILE
 
 
-def test_the_hostile_sample_is_held_in_text() -> None:
+def test_the_hostile_sample_is_quoted_in_text() -> None:
     assert render.text(HOSTILE) == HOSTILE_TEXT
 
 
-def test_the_hostile_sample_is_held_in_the_flat_form() -> None:
+def test_the_hostile_sample_survives_the_flat_form() -> None:
     view = flat.dump(HOSTILE)
     assert list(flat.load(view)) == HOSTILE
     for name, value in HOSTILE:
         assert flat.find(view, name) == (True, value)
 
 
-def test_the_hostile_sample_is_held_in_assignments() -> None:
+def test_the_hostile_sample_is_quoted_in_assignments() -> None:
     lines = render.shell(HOSTILE)
     assert lines.startswith("SCW_ID='00000000-0000-4000-8000-000000000001'\n")
     assert """SCW_NAME='it'"'"'s "quoted" $(touch /tmp/pwned) `id` \\ end'\n""" in lines
@@ -337,7 +337,7 @@ def test_reading_sets_no_variable_outside_of_the_prefix(
     names = " ".join(
         f"SCW_{name}" for name, _ in pairs if render.is_name(f"SCW_{name}")
     )
-    # With what was asked for taken away again, nothing is left to see.
+    # Once the expected variables are unset, no difference may be left.
     script = f"set\necho ----\n{read}\nunset {names}\nset"
     before, after = in_shell(shell, script, tmp_path, render.shell(pairs)).split(
         b"----\n"
