@@ -1,10 +1,10 @@
-"""`make bench`: how fast, beside what one would use instead, in one run.
+"""`make bench`: how fast the commands are, beside the alternatives, in one run.
 
-Everything that is compared is measured in turns, so that whatever else the
-machine does meets all of it alike. Wall times are medians; where a wall time
-flips too much, user-space instructions are counted with valgrind. Prints one
-table and writes it, with a plot, beside this file. Needs root, for the network
-namespaces, and an otherwise idle machine.
+Programs that are compared are run in turns, so that other load on the machine
+affects them equally. Wall times are medians; where a wall time varies too much,
+user-space instructions are counted with valgrind. Prints one table and writes
+it, with a plot, beside this file. Needs root, for the network namespaces, and
+an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ TOOLS = ("ip", "nginx", "valgrind", "curl", "cc")
 
 
 class Row(NamedTuple):
-    """One line of the table; a goal is a bound on what its ratio or value may be."""
+    """One line of the table; a goal limits a value, or the ratio of two."""
 
     what: str
     values: dict[str, float]
@@ -60,7 +60,7 @@ class Row(NamedTuple):
 
 
 def main() -> int:
-    """Measure everything; the exit status is 1 where a goal is missed."""
+    """Measure everything; the exit status is 1 if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few turns, rough figures")
     quick = parser.parse_args().quick
@@ -207,7 +207,7 @@ class Nginx:
 
     def __init__(self, work: Path) -> None:
         """Take a directory to work in."""
-        with Emulator() as probe:  # a free port, and free again
+        with Emulator() as probe:  # finds a free port, and frees it again
             self.port = int(probe.url.rpartition(":")[2])
         self.url = f"http://127.0.0.1:{self.port}"
         shutil.copy(SAMPLE, work / "conf.json")
@@ -281,8 +281,8 @@ def count(words: Sequence[Path | str]) -> int:
 def routes(work: Path, turns: int) -> list[Row]:
     """Measure from the default route's appearance to the acknowledgement.
 
-    With the real addresses. The loop is met at a random moment of its five
-    seconds, as a boot meets it.
+    The addresses are the real ones. The route appears at a random moment of the
+    loop's five seconds, as it does at a boot.
     """
     agent = (BIN / "scw-signald", "-d", "--run-dir", work / "routes")
     url = f"http://{SERVICE[4]}"
@@ -331,7 +331,7 @@ def routes(work: Path, turns: int) -> list[Row]:
 def one_route(
     lab: Lab, words: Sequence[Path | str], ready: str, phase: float
 ) -> tuple[float, int]:
-    """Let a route appear; return the seconds to the acknowledgement, and requests."""
+    """Add a route; return the seconds to the acknowledgement, and the requests."""
     with lab.service.entered():
         service = Emulator(host=SERVICE[4], port=HTTP)
     with service, started(lab, words) as process:
@@ -349,13 +349,13 @@ def one_route(
 
 @contextmanager
 def started(lab: Lab, words: Sequence[Path | str]) -> Iterator[subprocess.Popen[str]]:
-    """Start a program in the guest; at the end, whatever happened, it is gone."""
+    """Start a program in the guest; end it afterwards, whatever happens."""
     with subprocess.Popen(
         lab.guest.command(*words),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,  # with what a shell has started
+        start_new_session=True,  # to end what a shell has started too
     ) as process:
         try:
             yield process
@@ -404,7 +404,7 @@ def waiting(work: Path, turns: int, seconds: int) -> list[Row]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[resource.struct_rusage, float]:
-    """End what peak.c runs; return what was used, and the largest size in MiB."""
+    """End what peak.c runs; return its resource usage, and its peak size in MiB."""
     os.killpg(process.pid, signal.SIGTERM)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -452,7 +452,7 @@ def network(work: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-# What is told
+# The report
 
 
 def heading() -> str:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The way of the vendor's script with --cached, as far as it is known: one value
-# out of the text form, its outer quotes stripped.
+# What the vendor's script does with --cached, as far as is known: take one value
+# from the text form, and strip its outer quotes.
 # cached.sh FILE KEY
 grep "^$2=" "$1" | head -n 1 | cut -d = -f 2- | sed "s/^'\(.*\)'\$/\1/"

@@ -18,7 +18,7 @@
 
 static char buffer[65536];
 
-/* Reads all there is; returns 0, or -1 if there is nothing. */
+/* Reads to the end; returns 0, or -1 if there is nothing. */
 static int
 slurp(int descriptor)
 {
@@ -57,7 +57,7 @@ ask(const char *address, const char *port, const char *line, const char *body)
 	return slurp(s);
 }
 
-/* Prints the value of a key; returns 0, or 1 where there is none. */
+/* Prints the value of a key; returns 0, or 1 if there is none. */
 static int
 look_up(const char *key)
 {

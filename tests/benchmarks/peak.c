@@ -1,7 +1,7 @@
 /*
- * Runs a command until a SIGTERM has ended it, and prints the largest resident
- * size, in KiB, of it and of what it has waited for. A process is said to have
- * been as large as the one that it was forked from, so that has to be a small one.
+ * Runs a command until SIGTERM ends it, and prints the largest resident size, in
+ * KiB, of the command and the children that it has waited for. The figure is never
+ * below the size of the process that forked the command, so that has to be small.
  * peak COMMAND ...
  */
 #include <sys/types.h>

@@ -1,1 +1,1 @@
-"""A whole zone powers on at once: `make fleet` simulates it; see model.py."""
+"""A simulation of a zone that powers on at once, for `make fleet`; see model.py."""

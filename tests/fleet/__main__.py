@@ -1,7 +1,7 @@
 """`make fleet`: every policy side by side, and ours in other settings.
 
 Prints the tables, writes them to RESULTS.md and the plot to fleet.svg beside
-this file. The exit status is 1 where ours misses a goal.
+this file. The exit status is 1 if ours misses a goal.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ ALONE = {
 
 
 class Case(NamedTuple):
-    """One simulation: a policy by its name or its numbers, for functions stay here."""
+    """One simulation: a policy, given by its name or its numbers, in a setting."""
 
     policy: str | policies.Varied
     setting: Setting
@@ -118,7 +118,7 @@ def main() -> int:
 
 
 def takes() -> dict[str, float]:
-    """Return what a try takes that meets the failures of ALONE, in seconds."""
+    """Return how long a try takes that meets each failure of ALONE, in seconds."""
     return {name: failure.takes for name, failure in ALONE.items()}
 
 
@@ -186,7 +186,7 @@ def notes() -> str:
 
 
 def at_most(seconds: float) -> int:
-    """Return how many tries at most are made in that time, if all fail at once."""
+    """Return the most tries that are made in that time, if each fails at once."""
     tries, now = 1, 0.0
     while now < seconds:
         now += backoff.delay(backoff.START, now, 0.0, 0.0)

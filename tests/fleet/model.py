@@ -3,18 +3,18 @@
 All times are in seconds since the first guest may power on:
 
 - Guests power on evenly over `power_on` seconds, and send their first request
-  at that moment. A request takes no time unless it ends in silence.
+  at that moment. A request takes no time unless it gets no answer.
 - The service acknowledges at most `capacity` requests in each second, first
   come, first served. It sheds the rest as `shed` says; each that it sheds costs
   the next second `cost` of an acknowledgement.
 - From the middle of its work on (half of guests over capacity) it is dead for
   `outage` seconds, in which connections are refused or not answered.
-- Guests share nothing. What one waits after a failure is the policy's answer to
-  how long ago its first try failed, the number of its tries, what the last one
-  failed with, and a random number.
+- Guests share nothing. The policy decides how long one waits after a failure. It
+  gets the time since the guest's first try failed, the number of its tries, the last
+  failure, and a random number.
 
-A lone guest meets a service that is away for some seconds, and that acknowledges
-whatever it is sent after them. A request that was sent before is lost.
+A lone guest meets a service that is away for some seconds, and then acknowledges
+every request. A request that was sent before that is lost.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Integers = NDArray[np.intp]
-    Random = Callable[[int], Floats]  # so many numbers from [0, 1)
+    Random = Callable[[int], Floats]  # that many numbers from [0, 1)
 
-HORIZON = 5  # ideals, after which who is not acknowledged is lost
-LONGEST = 60  # seconds for which the service is away from a lone guest, at most
-MOST_BOOTS = 0.9  # the share of them that lateness() is about
+HORIZON = 5  # ideals; a guest that is not acknowledged by then is lost
+LONGEST = 60  # seconds; the longest that the service is away from a lone guest
+MOST_BOOTS = 0.9  # the share of boots that lateness() covers
 
 
 class Failure(NamedTuple):
-    """How a request fails: what it takes, and what the service asks for."""
+    """How a request fails: the seconds it takes, and those the service asks for."""
 
     takes: float = 0.0
     after: float = 0.0  # Retry-After
@@ -49,7 +49,7 @@ class Failure(NamedTuple):
 
 TOO_MANY = Failure()  # 429 or 503
 TOO_MANY_AFTER = Failure(after=30.0)
-SILENCE = Failure(takes=EXCHANGE_SECONDS)  # though connected
+SILENCE = Failure(takes=EXCHANGE_SECONDS)  # connected, but no reply
 REFUSED = Failure()
 NO_CONNECTION = Failure(takes=CONNECT_SECONDS)
 
@@ -78,22 +78,22 @@ class Setting(NamedTuple):
 
     @property
     def begins(self) -> int:
-        """When the outage begins: at a whole second, as it ends."""
+        """The second at whose start the outage begins."""
         middle = int(self.guests / self.capacity / 2)
         return middle if self.dies is None else self.dies
 
     @property
     def ideal(self) -> float:
-        """The seconds without which nobody could have acknowledged all of them.
+        """The least seconds in which all guests could be acknowledged.
 
-        Guests over capacity, and the outage; it holds where the guests come
-        faster than they are served and the outage falls into the work.
+        That is guests over capacity, plus the outage. It holds if the guests come
+        faster than they are served, and if the outage comes before all are served.
         """
         return self.guests / self.capacity + self.outage
 
 
 class Course(NamedTuple):
-    """What came of it."""
+    """The result of a simulation."""
 
     setting: Setting
     acknowledged: Sequence[float]  # moments, in order
@@ -102,7 +102,7 @@ class Course(NamedTuple):
 
     @property
     def requests(self) -> int:
-        """All requests, whatever became of them."""
+        """All requests, whether they succeeded or failed."""
         return sum(self.sent)
 
     @property
@@ -118,7 +118,7 @@ class Course(NamedTuple):
 
     @property
     def a_guest(self) -> float:
-        """Requests a guest, in the mean."""
+        """The mean number of requests of a guest."""
         return self.requests / self.setting.guests
 
     def until(self, share: float) -> float:
@@ -137,15 +137,15 @@ class Guests:
     """Some guests: the next request of each, its tries, and its first failure."""
 
     def __init__(self, policy: Policy, first: Floats, random: Random) -> None:
-        """Take the moments of the first requests, and what draws from [0, 1)."""
-        self.next = first  # a moment; inf: there will be none
+        """Take the moments of the first requests, and a function that draws numbers."""
+        self.next = first  # a moment; inf if there is none
         self._policy = policy
         self._random = random
         self._tries = np.zeros(len(first), np.int64)
         self._failed = np.full(len(first), math.inf)  # a moment
 
     def due(self, end: float) -> Integers:
-        """Return whose next request comes before `end`, in that order."""
+        """Return the guests whose next request comes before `end`, in order of time."""
         due = np.flatnonzero(self.next < end)
         return due[np.argsort(self.next[due])]
 
@@ -179,7 +179,7 @@ def simulate(setting: Setting, policy: Policy) -> Course:
         guests.next[served] = math.inf
         sent.append(len(served))
         shed = 0
-        while len(failed):  # again, where the next try comes in the same second
+        while len(failed):  # again, if the next try comes in the same second
             sent[-1] += len(failed)
             shed += 0 if dead else len(failed)
             guests.fail(failed, setting.dead if dead else setting.shed)
@@ -195,17 +195,17 @@ def lateness(
 ) -> list[float]:
     """Return how late a lone guest is acknowledged in nine of ten boots.
 
-    In seconds after the return of the service, for each whole number of seconds for
-    which it was away, up to LONGEST; inf where the guest gives up. Away for 0 s is a
-    service that fails once.
+    The result has an entry for each second from 0 to LONGEST that the service may be
+    away: the seconds after its return, or inf if the guest gives up. A service that is
+    away for 0 s fails once.
     """
     guests = Guests(policy, np.zeros(boots), _random(seed))
     rows = [guests.next.copy()]
     while rows[-1].min() <= LONGEST:
         guests.fail(np.flatnonzero(guests.next <= LONGEST), failure)
         rows.append(guests.next.copy())
-    # How it fails says nothing of when the service will be back. So one course of
-    # tries that all fail serves for every time that it may be away.
+    # A failure does not say when the service will be back. So one series of failing
+    # tries serves for every time that the service may be away.
     tries = np.array(rows)
     curve = []
     for away in range(LONGEST + 1):

@@ -1,6 +1,6 @@
 """The policies that are compared: ours, as the agent has it, and the others.
 
-The others are written down from what they do: none of them tells one failure from
+The others imitate what other programs do: none of them tells one failure from
 another, and only full_jitter reads Retry-After.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def ours(elapsed: Floats, _tries: Integers, failure: Failure, chance: Floats) -> Floats:
     """Wait as scw-signald does: see retrying.persist."""
     delay, after = backoff.delay, failure.after
-    # Each by the agent's own arithmetic, which knows nothing of arrays.
+    # One by one, since the agent's own function does not take arrays.
     delays = [
         delay(backoff.START, seconds, after, drawn)
         for seconds, drawn in zip(elapsed.tolist(), chance.tolist(), strict=True)
@@ -46,7 +46,7 @@ class Varied(NamedTuple):
 def full_jitter(
     elapsed: Floats, tries: Integers, failure: Failure, chance: Floats
 ) -> Floats:
-    """Wait for a share of what exponential waits for, by chance."""
+    """Wait for a random share of what exponential waits for."""
     ceiling = exponential(elapsed, tries, failure, chance)
     return min(failure.after, 60.0) + ceiling * chance
 

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     Point = tuple[float, float]
 
 LONE_SECONDS = (
-    2.0  # the goal for a lone guest: as late as the service was away, and this
+    2.0  # the goal for a lone guest: later than the time away by at most this
 )
 SHOWN = (0, 1, 3, 10, 30, 60)  # seconds for which the service was away
 
-# Told apart on white and on black alike; the first is ours.
+# Easy to tell apart on white and on black; the first is ours.
 COLOURS = ("#2a8cff", "#d4a000", "#e0559b", "#2fa36b", "#e8662e", "#8a8f98")
 WIDTH = 640
 HEIGHT, LEFT, MARGIN = 240, 50, 20  # of a panel
@@ -30,13 +30,13 @@ STEPS = 200  # points of a curve
 
 
 class Goal(NamedTuple):
-    """What a zone is to keep to."""
+    """The limits for a zone."""
 
     multiple: float  # of the ideal, for 100 %
     a_guest: float = math.inf  # requests
 
     def kept(self, course: Course) -> bool:
-        """Tell whether a course keeps to it."""
+        """Tell whether a course keeps them."""
         return course.multiple(1) <= self.multiple and course.a_guest <= self.a_guest
 
 
@@ -51,7 +51,7 @@ def beyond(curve: Sequence[float], takes: float) -> float:
 def zone_table(
     courses: Mapping[str, Course], what: str, goals: Mapping[str, Goal]
 ) -> str:
-    """Return the figures of zones as a table; `what` is what their names are."""
+    """Return the figures of zones as a table; `what` heads the column of names."""
     lines = [
         (
             f"| {what} | 50 %, ideals (s) | 99 %, ideals (s) | 100 %, ideals (s)"
@@ -129,11 +129,11 @@ class Panel(NamedTuple):
     up: Axis
 
     def x(self, value: float) -> float:
-        """Return where a value of the axis across stands."""
+        """Return the coordinate of a value of the axis across."""
         return LEFT + (WIDTH - LEFT - MARGIN) * value / self.across.last
 
     def y(self, value: float) -> float:
-        """Return where a value of the axis up stands."""
+        """Return the coordinate of a value of the axis up."""
         return self.top + HEIGHT * (1 - value / self.up.last)
 
     def frame(self) -> list[str]:

@@ -1,7 +1,7 @@
-"""Lets atheris look for bytes that a target fails on: `python3 -m fuzz`.
+"""Lets atheris search for bytes that a target fails on: `python3 -m fuzz`.
 
-What it finds interesting is kept in .fuzz/TARGET for the next run, and what
-fails in .fuzz: `python3 -m fuzz TARGET FILE` runs that alone.
+Inputs that it finds interesting are kept in .fuzz/TARGET for the next run, and those
+that fail in .fuzz. `python3 -m fuzz TARGET FILE` runs one input alone.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from pathlib import Path
 PLACE = Path(".fuzz")
 LONGEST = 32 * 1024  # bytes: longer inputs only make it slow
 SECONDS = 60
-PARSERS = ["scw_signal", "email", "http", "json", "shlex", "urllib3"]  # to be guided by
-HANG = 10  # seconds that no input of that length may take
+# Atheris is guided by the branches that an input takes in these.
+PARSERS = ["scw_signal", "email", "http", "json", "shlex", "urllib3"]
+HANG = 10  # seconds; an input that takes longer fails
 
 
 def main() -> int:
@@ -29,7 +30,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.target is None:
         return each(options.seconds)
-    # Not here: this would take no notice of what is imported before.
+    # Not at the top of the file: atheris instruments only what it sees imported.
     atheris = importlib.import_module("atheris")
     with atheris.instrument_imports(include=PARSERS):
         targets = importlib.import_module("fuzz.targets").TARGETS
@@ -65,7 +66,7 @@ def each(seconds: int) -> int:
 def prepare(
     name: str, seeds: list[bytes], tokens: tuple[bytes, ...]
 ) -> tuple[Path, Path]:
-    """Write what a target begins with and is made of; return the two places."""
+    """Write the seeds and the tokens of a target; return where they are."""
     corpus = PLACE / name
     corpus.mkdir(parents=True, exist_ok=True)
     for seed in seeds:

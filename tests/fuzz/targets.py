@@ -1,9 +1,9 @@
-"""What is fuzzed: each target takes any bytes, and fails where a promise is broken.
+"""What is fuzzed: each target takes any bytes, and fails if a promise is broken.
 
-No exception but the project's own, whose text is fit to be shown, and the right
-answer where there is a second way to find it. Needs no fuzzer: tests/test_fuzz.py
-runs the targets over their seeds and over random mutations of them, and
-`python3 -m fuzz` lets atheris look for more.
+A target may raise only the project's own exceptions, with a text that is safe to
+show. Its answer must be right, if there is a second way to find it. No fuzzer is
+needed: tests/test_fuzz.py runs the targets over their seeds and over random mutations
+of them, and `python3 -m fuzz` lets atheris search for more.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 STATE = "booted"
-HEADER_LIMIT = 64 * 1024  # bytes of a line in a head, says http.client
+HEADER_LIMIT = 64 * 1024  # bytes of a header line; http.client accepts no more
 
 
 class Target(NamedTuple):
-    """One parser: its harness, what to begin with, and the longest it is given."""
+    """One parser: its check, its seeds and tokens, and the longest input."""
 
     check: Callable[[bytes], None]
     seeds: Callable[[], list[bytes]]
@@ -61,7 +61,7 @@ def retry_after(data: bytes) -> None:
 
 
 def metadata(data: bytes) -> None:
-    """Read `data` as a metadata document, and make every form of it."""
+    """Read `data` as a metadata document, and render it in every form."""
     try:
         tree = document.parse(data)
     except ScwSignalError as error:
@@ -77,7 +77,7 @@ def metadata(data: bytes) -> None:
 
 
 def keys(data: bytes) -> None:
-    """Judge `data` as the list of the user data."""
+    """Judge `data` as the list of the user data's keys."""
     try:
         found = wire.judge_keys(Reply(200, {}, data))
     except ScwSignalError as error:
@@ -88,7 +88,7 @@ def keys(data: bytes) -> None:
 
 
 def stored(data: bytes) -> None:
-    """Read `data` as the file of a look-up; anybody may have written it."""
+    """Read `data` as the stored file of a look-up, which anybody may have written."""
     view = data.decode(errors="replace")
     pairs = list(flat.load(view))
     if not flat.is_flat(view):
@@ -102,7 +102,7 @@ def stored(data: bytes) -> None:
 
 
 def reply(data: bytes) -> None:
-    """Take `data` for all that comes back on a connection."""
+    """Take `data` as all that comes back on a connection."""
     ours, theirs = socket.socketpair()
     with ours:
         for end, room in ((ours, socket.SO_SNDBUF), (theirs, socket.SO_RCVBUF)):
@@ -127,7 +127,7 @@ def reply(data: bytes) -> None:
 
 
 def check_text(error: ScwSignalError) -> None:
-    """Hold the text of an error against what is shown: one line, and no long one."""
+    """Check that the text of an error can be shown: one line, and not too long."""
     assert str(error).isprintable()
     assert len(str(error)) < 300
 
