@@ -215,7 +215,7 @@ def boot(parts: Parts, state: str, deadline: float = math.inf) -> Receipt:
         f" after {signal_seconds:.1f} s, try {receipt.tries}"
     )
     stages = (network_seconds, dns_seconds, signal_seconds)
-    _leave(parts, _report(receipt, stages))
+    _write_files(parts, _report(receipt, stages))
 
     metadata = _metadata(parts)
     if left:
@@ -227,8 +227,8 @@ def boot(parts: Parts, state: str, deadline: float = math.inf) -> Receipt:
     parts.narrow("leave")
     if not receipt.confirmed and metadata is not None:
         receipt = _read_back(receipt, metadata, log)
-        _leave(parts, _report(receipt, stages))
-    if metadata is not None and _leave(parts, metadata_files(metadata)):
+        _write_files(parts, _report(receipt, stages))
+    if metadata is not None and _write_files(parts, metadata_files(metadata)):
         log.info(f"metadata: stored after {watch.lap():.1f} s")
     return receipt
 
@@ -403,7 +403,7 @@ def _perform(parts: Parts, due: Preparation, patience: Patience) -> Preparation:
     except ScwSignalError as error:
         log.warning(f"prepare: {error}")
         return due
-    _leave(parts, metadata_files(metadata))  # the script may read them
+    _write_files(parts, metadata_files(metadata))  # the script may read them
     if due.hostname:
         due = due._replace(hostname=False)
         try:
@@ -516,7 +516,7 @@ def _read_back(receipt: Receipt, metadata: Metadata, log: Log) -> Receipt:
     return receipt
 
 
-def _leave(parts: Parts, files: dict[str, bytes]) -> bool:
+def _write_files(parts: Parts, files: dict[str, bytes]) -> bool:
     """Write files if possible; a boot goes on without them."""
     if parts.store is None:
         return False

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .errors import ScwSignalError
 
 LONGEST_MESSAGE = 500  # characters
-MOST_FAILURES = 16  # different failures that a Reporter keeps apart
+MOST_REPORTED = 16  # different failures that a Reporter keeps apart
 
 
 def bug(error: Exception) -> str:
@@ -103,15 +103,16 @@ class Reporter:
         self._stage = stage
         self._clock = clock
         self._log = log
-        self._told: dict[str, tuple[int, float]] = {}
+        self._reported: dict[str, tuple[int, float]] = {}
 
     def failed(self, error: ScwSignalError, tries: int, delay: float) -> None:
         """Report a failed try, the tries so far, and the seconds to the next one."""
         text = str(error)
         # The service may influence the texts, so only a few are kept apart. All
         # further ones share one entry and its intervals.
-        key = text if text in self._told or len(self._told) < MOST_FAILURES else ""
-        reports, due = self._told.get(key, (0, 0.0))
+        apart = text in self._reported or len(self._reported) < MOST_REPORTED
+        key = text if apart else ""
+        reports, due = self._reported.get(key, (0, 0.0))
         now = self._clock.monotonic()
         seldom = reports and not self._log.verbose
         end = "; logged at most once a minute)" if seldom else ")"
@@ -119,5 +120,5 @@ class Reporter:
         if reports and now < due:
             self._log.debug(line)
             return
-        self._told[key] = reports + 1, now + backoff.report_interval(reports + 1)
+        self._reported[key] = reports + 1, now + backoff.report_interval(reports + 1)
         self._log.warning(line)

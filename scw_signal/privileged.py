@@ -336,13 +336,13 @@ class Duties:
         try:
             return self._popen([f"{self._directory}/{SCRIPT}"], self._output())
         except OSError as error:
-            self._take_back()
+            self._forget_run()
             raise DutyError(
                 f"not run: {error.strerror}; is its interpreter a program, and"
                 f" {self._directory} on a file system that is not mounted noexec?"
             ) from None
 
-    def _take_back(self) -> None:
+    def _forget_run(self) -> None:
         """Remove the record that a script was run; raises StoreError."""
         store = Store(self._directory, durable=True)
         try:

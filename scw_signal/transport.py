@@ -56,7 +56,7 @@ _INTERIM = frozenset(range(102, 200))  # 101 only comes if the client asks for i
 _OVERHEAD = 64 * 1024  # bytes received for the head of a reply and for its framing
 # The most to receive in one call; the buffer of Python 3.14 and later has 128 KiB.
 _RECEIVED_AT_ONCE = 8 * 1024
-MOST_FAILURES = 2  # in a row; then the next try begins with another address
+FAILURES_BEFORE_SWITCH = 2  # in a row; then the next try begins with another address
 
 # As in bindresvport(3): the ports of well-known services are below them.
 RESERVED_PORTS = range(600, 1024)
@@ -131,8 +131,8 @@ class Service:
         """Make one try, of one or more exchanges, and return its result.
 
         Failures are counted for the address that accepted the connection. After
-        MOST_FAILURES in a row the next try begins with another address, since that
-        one may work while this one answers nonsense. An overload does not count.
+        FAILURES_BEFORE_SWITCH in a row the next try begins with another address, since
+        that one may work while this one answers nonsense. An overload does not count.
         """
         self._connected = None
         try:
@@ -140,15 +140,15 @@ class Service:
         except (TryAgainError, RefusedError) as error:
             overloaded = isinstance(error, UnavailableError) and error.overload
             if not overloaded and self._connected is not None:
-                self._hold_against(self._connected)
+                self._count_failure(self._connected)
             raise
         self._failures = (None, 0)
         return result
 
-    def _hold_against(self, endpoint: Endpoint) -> None:
+    def _count_failure(self, endpoint: Endpoint) -> None:
         last, failures = self._failures
         failures = failures + 1 if last == endpoint else 1
-        if failures == MOST_FAILURES:
+        if failures == FAILURES_BEFORE_SWITCH:
             self._endpoints.remove(endpoint)
             self._endpoints.append(endpoint)
             failures = 0

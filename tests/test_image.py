@@ -350,7 +350,7 @@ def test_a_question_that_nobody_answers_is_named_before_the_stage_is_over() -> N
     dialogue = Console(STEPS, 0.0)
     told(dialogue, b"boot> boot\r\nstarted\r\n", 0.0)
     told(dialogue, b"(I)nstall or (U)pgrade? [x] ", 10.0)
-    assert dialogue.due == 10.0 + console.PATIENCE
+    assert dialogue.due == 10.0 + console.ANSWER_SECONDS
     with pytest.raises(BuildError, match=r"has no answer: \(I\)nstall or \(U\)pgr"):
         list(dialogue.tick(dialogue.due))
 
@@ -369,7 +369,7 @@ def test_what_the_boot_loader_missed_is_typed_again() -> None:
 def test_a_machine_that_does_not_end_after_its_reboot_is_an_error() -> None:
     dialogue = Console(STEPS, 0.0)
     told(dialogue, b"boot> started Where? rebooting", 5.0)
-    assert dialogue.due == 5.0 + console.LAST_BREATH
+    assert dialogue.due == 5.0 + console.SHUTDOWN_SECONDS
     with pytest.raises(BuildError, match="did not end"):
         list(dialogue.tick(dialogue.due))
 

@@ -246,7 +246,7 @@ def test_texts_that_never_repeat_can_neither_fill_the_log_nor_the_memory() -> No
         lines.fail(reporter, f"the service acknowledged {number}")
         lines.clock.now += 1
     assert len(lines.texts) <= 16 + HOUR / MINUTE
-    assert len(reporter._told) <= 17
+    assert len(reporter._reported) <= 17
 
 
 def test_after_many_different_failures_new_ones_are_still_logged_now_and_then() -> None:

@@ -20,9 +20,9 @@ from typing import NamedTuple
 import pytest
 from guest import build as guest
 
-from imagebuild import commands, disk, leaving, runner, trial
+from imagebuild import commands, destination, disk, runner, trial
+from imagebuild.destination import Volume
 from imagebuild.errors import BuildError
-from imagebuild.leaving import Volume
 from installed import PATIENCE
 
 TOP = Path(__file__).resolve().parent.parent
@@ -382,7 +382,7 @@ VOLUME = Volume(Path("/dev/sdb"), 20 * 10**9, "S-42", [], 0, empty=True)
 def test_an_empty_volume_or_one_that_was_named_is_accepted(
     volume: Volume, overwrite: str
 ) -> None:
-    leaving.check_volume(volume, 10 * 10**9, overwrite)
+    destination.check_volume(volume, 10 * 10**9, overwrite)
 
 
 @pytest.mark.parametrize(
@@ -401,11 +401,11 @@ def test_an_empty_volume_or_one_that_was_named_is_accepted(
 )
 def test_any_other_volume_is_refused(volume: Volume, overwrite: str, why: str) -> None:
     with pytest.raises(BuildError, match=why):
-        leaving.check_volume(volume, 10 * 10**9, overwrite)
+        destination.check_volume(volume, 10 * 10**9, overwrite)
 
 
 def test_a_name_that_does_not_end_in_qcow2_is_refused() -> None:
-    leaving.check_name(Path("new.qcow2"))
+    destination.check_name(Path("new.qcow2"))
     for name in ("new.img", "new", ".qcow2", "new.qcow2.gz"):
         with pytest.raises(BuildError, match="does not end in"):
-            leaving.check_name(Path(name))
+            destination.check_name(Path(name))

@@ -22,38 +22,38 @@ from typing import Any
 from scw_signal import libraries
 from scw_signal.errors import ScwSignalError
 
-_PUT_OFF = "importlib.metadata"
+_DEFERRED = "importlib.metadata"
 
 
-class _PutOff(ModuleType):
+class _DeferredModule(ModuleType):
     """Takes the place of a module while urllib3 is imported."""
 
     @staticmethod
     def version(name: str) -> Any:
         """Call the real function."""
-        return importlib.import_module(_PUT_OFF).version(name)
+        return importlib.import_module(_DEFERRED).version(name)
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute.startswith("__"):  # asked by the import system
             raise AttributeError(attribute)
-        _take_away(self)  # another attribute is used: load the real module
-        return getattr(importlib.import_module(_PUT_OFF), attribute)
+        _remove(self)  # another attribute is used: load the real module
+        return getattr(importlib.import_module(_DEFERRED), attribute)
 
 
-def _take_away(stand_in: ModuleType) -> None:
-    if sys.modules.get(_PUT_OFF) is stand_in:
-        del sys.modules[_PUT_OFF]
+def _remove(stand_in: ModuleType) -> None:
+    if sys.modules.get(_DEFERRED) is stand_in:
+        del sys.modules[_DEFERRED]
 
 
 if _fault := libraries.fault(sys.path):
     raise ScwSignalError(_fault)
 
 sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
-_stand_in = _PutOff(_PUT_OFF)
-sys.modules.setdefault(_PUT_OFF, _stand_in)
+_stand_in = _DeferredModule(_DEFERRED)
+sys.modules.setdefault(_DEFERRED, _stand_in)
 
 from scw_signal import transport  # noqa: E402
 
-_take_away(_stand_in)
+_remove(_stand_in)
 
 __all__ = ["transport"]

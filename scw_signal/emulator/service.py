@@ -1,6 +1,6 @@
 """The service: its sockets, its threads, and its memory.
 
-Strategy: one thread, the keeper, owns the listening socket and does what happens
+Strategy: one thread, the watcher, owns the listening socket and does what happens
 without a request (the watchdog, the closed port). Each connection has a thread too.
 They share the state under one lock, and `close` ends every wait in them.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BACKLOG = 128  # connections that wait to be accepted
 HISTORY = 10_000  # requests, and events, to remember
-KEEPER_SECONDS = 0.02  # seconds between two runs of the keeper
+WATCH_SECONDS = 0.02  # seconds between two looks of the watcher
 IDLE = 75.0  # seconds until an idle connection is closed, as in nginx
 GRACE = 1.0  # seconds for a client to read why it is turned away
 
@@ -84,10 +84,10 @@ class Emulator:
         self._events: deque[Event] = deque(maxlen=HISTORY)
         self._follower: Callable[[Event], None] | None = None
         self._workers: list[tuple[threading.Thread, socket.socket]] = []
-        self._keeper = threading.Thread(target=self._keep, daemon=True)
-        self._keeper.start()
+        self._watcher = threading.Thread(target=self._watch_port, daemon=True)
+        self._watcher.start()
         with self._lock:
-            self._settle()
+            self._await_port()
 
     def __enter__(self) -> Emulator:
         """Return the emulator itself."""
@@ -102,7 +102,7 @@ class Emulator:
         self._closing.set()
         with self._lock:
             self._lock.notify_all()
-        self._keeper.join()  # after it there are no new workers
+        self._watcher.join()  # after it there are no new workers
         for _, connection in self._workers:
             _shutdown(connection, socket.SHUT_RDWR)
         for worker, _ in self._workers:
@@ -154,7 +154,7 @@ class Emulator:
         with self._lock:
             self._faults = parsed
             self._reopening = math.inf
-            self._settle()
+            self._await_port()
 
     def set_document(self, document: Mapping[str, object]) -> None:
         """Replace the metadata, as a change in the console does."""
@@ -179,18 +179,18 @@ class Emulator:
         with self._lock:
             return self._lock.wait_for(condition, seconds)
 
-    # The keeper
+    # The watcher
 
-    def _keep(self) -> None:
+    def _watch_port(self) -> None:
         while not self._closing.is_set():
             with self._lock:
                 self._run_refusals()
-                self._tell(self._platform.advance(self._now()))
+                self._add_change(self._platform.advance(self._now()))
                 self._lock.notify_all()
             if self._listener:
                 self._accept(self._listener)
             else:
-                self._closing.wait(KEEPER_SECONDS)
+                self._closing.wait(WATCH_SECONDS)
         if self._listener:
             self._listener.close()
 
@@ -206,9 +206,9 @@ class Emulator:
         if self._listener is None:
             try:
                 self._listener = _listen(self._host, self._port)
-            except OSError:  # another process has the port: the keeper tries again
+            except OSError:  # another process has the port: the watcher tries again
                 return
-            self._happened("port open")
+            self._add_event("port open")
 
     def _refuses(self) -> bool:
         return bool(self._faults) and self._faults[0].name == "refuse"
@@ -222,7 +222,7 @@ class Emulator:
         # ones; a reply that is being sent is still completed.
         for _, connection in self._workers:
             _shutdown(connection, socket.SHUT_RD)
-        self._happened("port closed fault=refuse")
+        self._add_event("port closed fault=refuse")
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -269,7 +269,7 @@ class Emulator:
                     note=note
                 )
             self._record(incoming, client, reply, fault)
-            self._settle()
+            self._await_port()
             keep = incoming.keep and not kind.deliver and self._listener is not None
         bodiless = incoming.method == "HEAD"
         wire = reply.serialised(keep=keep, bodiless=bodiless) if reply else b""
@@ -283,7 +283,7 @@ class Emulator:
         self, connection: socket.socket, client: tuple[str, int], reply: Reply
     ) -> None:
         with self._lock:
-            self._happened(f"? -> {reply.status} {reply.note}", client)
+            self._add_event(f"? -> {reply.status} {reply.note}", client)
         try:
             connection.sendall(reply.serialised(keep=False, bodiless=False))
             # Closing with unread data sends a reset, which can overtake the reply.
@@ -321,21 +321,21 @@ class Emulator:
         wait = dict(reply.headers).get("Retry-After") if reply else None
         words += [f"retry_after={quoted(wait)}" if wait else ""]
         words += [f"fault={name}" if name else ""]
-        self._happened(" ".join(filter(None, words)), client)
-        self._tell(self._platform.run_if_booted())
+        self._add_event(" ".join(filter(None, words)), client)
+        self._add_change(self._platform.run_if_booted())
 
-    def _tell(self, change: str | None) -> None:
+    def _add_change(self, change: str | None) -> None:
         if change:
-            self._happened(change)
+            self._add_event(change)
 
-    def _happened(self, text: str, client: tuple[str, int] | None = None) -> None:
+    def _add_event(self, text: str, client: tuple[str, int] | None = None) -> None:
         event = Event(self._now(), text, time.time(), client)
         self._events.append(event)
         self._lock.notify_all()
         if self._follower:
             self._follower(event)
 
-    def _settle(self) -> None:
+    def _await_port(self) -> None:
         """Wait until the port is as the faults want it.
 
         Not forever: another process may have taken the port in the meantime.
@@ -354,7 +354,7 @@ class Emulator:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    listener.settimeout(KEEPER_SECONDS)
+    listener.settimeout(WATCH_SECONDS)
     return listener
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from scw_signal import __version__
 from scw_signal.terminal import printable
 
-from . import answers, commands, leaving, machine, medium, runner, volume
+from . import answers, commands, destination, machine, medium, runner, volume
 from .errors import BuildError
 from .report import Report
 
@@ -104,8 +104,8 @@ def build_image(words: argparse.Namespace, report: Report) -> int:
         packages = [*site_packages(build.site), *report.packages]
         write_beside(
             build.output,
-            leaving.checksum_line(build.output.name, digest),
-            leaving.description(build, release_here(), packages, seen),
+            destination.checksum_line(build.output.name, digest),
+            destination.description(build, release_here(), packages, seen),
         )
     lines = commands.in_the_cloud(build.output, words.bucket, words.zone)
     ready = f"{printable(str(build.output))} is ready. To make an image of it there:\n"
@@ -334,7 +334,7 @@ def prepared(words: argparse.Namespace) -> commands.Build:
     elif words.overwrite:
         raise BuildError("--overwrite is for an --output that is a volume")
     else:
-        leaving.check_name(target)
+        destination.check_name(target)
     return commands.Build(
         system=system,
         options=answers.Options(
@@ -373,7 +373,9 @@ def need_programs(packages: Mapping[str, str]) -> None:
 
 def check_volume(path: Path, gigabytes: int, overwrite: str) -> None:
     """Check that a volume may be overwritten; raises BuildError, OSError."""
-    leaving.check_volume(volume.look(path), gigabytes * commands.GIGABYTE, overwrite)
+    destination.check_volume(
+        volume.look(path), gigabytes * commands.GIGABYTE, overwrite
+    )
 
 
 def output(named: Path | None, release: answers.Release) -> Path:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 # Bytes to keep of an unfinished line; everything that is searched for is shorter.
 LONGEST_LINE = 4096
 # Seconds that a machine may take to end after its reboot has begun.
-LAST_BREATH = 60.0
+SHUTDOWN_SECONDS = 60.0
 # Seconds after which a question without an answer is an error.
-PATIENCE = 60.0
+ANSWER_SECONDS = 60.0
 
 # The firmware draws with escape sequences: ECMA-48, section 5.4, and two-byte ones.
 # An incomplete one stays until the rest has come.
@@ -96,7 +96,7 @@ STOPPED = [
 
 # Failures of an installation: what the console shows, and what that means. The texts
 # are those of install.sub.
-FAILURES = [
+INSTALL_FAILURES = [
     (re.compile(pattern), meaning)
     for pattern, meaning in (
         (
@@ -151,10 +151,10 @@ class Console:
     def due(self) -> float:
         """When to call `tick` if nothing is received earlier."""
         if self.finished:
-            return self._since + LAST_BREATH
+            return self._since + SHUTDOWN_SECONDS
         moments = [self._since + self._steps[self._at].limit]
         if _QUESTION.search(self._text()):
-            moments.append(self._heard + PATIENCE)
+            moments.append(self._heard + ANSWER_SECONDS)
         if self._typed and self._typed.again:
             moments.append(self._heard + self._typed.again)
         return min(moments)
@@ -200,7 +200,7 @@ class Console:
         step = self._steps[self._at]
         if now >= self._since + step.limit:
             raise self._error(f"not finished after {step.limit:.0f} s")
-        if now >= self._heard + PATIENCE and _QUESTION.search(self._text()):
+        if now >= self._heard + ANSWER_SECONDS and _QUESTION.search(self._text()):
             raise BuildError(
                 f"{self.stage}: the installer asks a question that has no answer:"
                 f" {printable(self._last.strip())}"
@@ -224,7 +224,7 @@ class Console:
         return self._pending.decode("ascii", "replace")
 
     def _look_for_failure(self, output: bytes) -> None:
-        why = failure(output.decode("ascii", "replace"), FAILURES)
+        why = failure(output.decode("ascii", "replace"), INSTALL_FAILURES)
         if why:
             raise BuildError(f"{self.stage}: {why}")
 

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
     Show = Callable[[str], None]
 
-PATIENCE = 60.0  # seconds until a process must have ended after its output
-READ = 65536
+END_SECONDS = 60.0  # seconds until a process must have ended after its output
+CHUNK_BYTES = 65536
 
 
 def perform(action: Action, show: Show, record: IO[bytes] | None) -> None:
@@ -156,7 +156,7 @@ def converse(
         with process:
             try:
                 _talk(process, Console(steps, time.monotonic()), show, record)
-                status = process.wait(PATIENCE)
+                status = process.wait(END_SECONDS)
             except BuildError as error:
                 raise with_complaint(error, complaints) from None
             finally:
@@ -181,7 +181,7 @@ def _talk(
         wait = max(0.0, console.due - time.monotonic())
         if not select.select([output], [], [], wait)[0]:
             events: Iterator[Typed | Stage] = console.tick(time.monotonic())
-        elif data := os.read(output.fileno(), READ):
+        elif data := os.read(output.fileno(), CHUNK_BYTES):
             if record:
                 record.write(data)
             events = console.receive(data, time.monotonic())

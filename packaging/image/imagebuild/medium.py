@@ -23,7 +23,7 @@ SIGNIFY = ("signify-openbsd", "signify")
 # Where the keys of OpenBSD are: on OpenBSD itself, and in Debian's package
 # signify-openbsd-keys.
 KEYS = ("/etc/signify", "/usr/share/signify-openbsd-keys")
-PATIENCE = 300.0  # seconds, more than enough to hash an image
+VERIFY_SECONDS = 300.0  # seconds, more than enough to hash an image
 _ENTRY = re.compile(r"^SHA256 \(([^()\n]+)\) = ([0-9a-f]{64})$", re.MULTILINE)
 
 
@@ -128,7 +128,7 @@ def _signify(check: Check) -> None:
             cwd=check.image.parent,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=VERIFY_SECONDS,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -9,7 +9,7 @@ import select
 import socket
 import sys
 
-READ = 65536
+CHUNK_BYTES = 65536
 
 
 def main(port: int) -> None:
@@ -19,7 +19,7 @@ def main(port: int) -> None:
         others = {guest: service, service: guest}
         while others:
             for ready in select.select(list(others), [], [])[0]:
-                data = ready.recv(READ)
+                data = ready.recv(CHUNK_BYTES)
                 if data:
                     others[ready].sendall(data)
                 else:

@@ -23,7 +23,7 @@ from scw_signal.emulator import DOCUMENT, Emulator
 from . import disk, trial
 from .commands import QEMU_IMG, Firmware
 from .errors import BuildError
-from .machine import run, with_complaint
+from .machine import CHUNK_BYTES, END_SECONDS, run, with_complaint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,11 +32,9 @@ if TYPE_CHECKING:
 
     Show = Callable[[str], None]
 
-READ = 65536
 SCAN = "ssh-keyscan"
 SCAN_SECONDS = 20  # for one of perhaps many tries
 BETWEEN_SCANS = 0.5  # seconds
-PATIENCE = 60.0  # seconds until a process must have ended after its output
 ACKNOWLEDGED = "-> running"  # the emulator's event for the signal ends with this
 RELAY = (sys.executable, "-IS", str(Path(__file__).with_name("relay.py")))
 
@@ -52,7 +50,7 @@ class Trial(NamedTuple):
     larger: Sequence[int] = trial.LARGER
 
 
-class _Over(Exception):  # noqa: N818 - not an error of this server
+class _AbortedError(Exception):
     """Another server has failed, or the user has interrupted the trial."""
 
 
@@ -115,7 +113,7 @@ def _all_at_once(
             end.send(b"!")
     for life in lives:
         error = life.exception()
-        if error and not isinstance(error, _Over):
+        if error and not isinstance(error, _AbortedError):
             raise error
     return [life.result() for life in lives]
 
@@ -176,7 +174,7 @@ class _Guest:
         )
         self._bell, self._ring = socket.socketpair()
         self._control, theirs = socket.socketpair()
-        self._said = b""  # what QEMU sent on its control socket
+        self._replies = b""  # what QEMU sent on its control socket
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - see __exit__
         service_port = int(self._service.url.rpartition(":")[2])
         self._ssh = free_port()
@@ -195,8 +193,8 @@ class _Guest:
                 )
             except OSError as error:
                 raise BuildError(f"cannot run {words[0]}: {error.strerror}") from error
-        self._service.follow(self._heed)
-        self._tell("qmp_capabilities")
+        self._service.follow(self._watch_event)
+        self._command("qmp_capabilities")
 
     def __enter__(self) -> _Guest:  # noqa: PYI034 # typing.Self is younger
         return self
@@ -210,7 +208,7 @@ class _Guest:
         self._complaints.close()
 
     def go(self, going: socket.socket, show: Show) -> frozenset[str]:
-        """Run the boot; return the host keys; raises BuildError, _Over."""
+        """Run the boot; return the host keys; raises BuildError, _AbortedError."""
         keys: frozenset[str] = frozenset()
         part = self.boot.part
         while self.boot.part is not trial.Part.DONE:
@@ -223,7 +221,7 @@ class _Guest:
                 keys = _host_keys(self._ssh)
                 if keys:
                     self.boot.shown(time.monotonic())
-                    self._tell("system_powerdown")
+                    self._command("system_powerdown")
             if self.boot.part is not part:
                 part = self.boot.part
                 show(part.value)
@@ -240,19 +238,19 @@ class _Guest:
         ready = select.select(sources, [], [], wait)[0]
         now = time.monotonic()
         if going in ready:
-            raise _Over
+            raise _AbortedError
         if self._bell in ready:
-            self._bell.recv(READ)
+            self._bell.recv(CHUNK_BYTES)
             self._type(self.boot.signalled(now))
         if output in ready:
-            data = os.read(output.fileno(), READ)
+            data = os.read(output.fileno(), CHUNK_BYTES)
             if not data:
                 self.boot.ended(self._reason(), now)
                 return
             self._type(self.boot.receive(data, now))
         self._type(self.boot.tick(now))
 
-    def _heed(self, event: Event) -> None:
+    def _watch_event(self, event: Event) -> None:
         if event.text.endswith(ACKNOWLEDGED):
             self._ring.send(b"!")
 
@@ -265,7 +263,7 @@ class _Guest:
             except BrokenPipeError:  # its output will show that it has ended
                 return
 
-    def _tell(self, command: str) -> None:
+    def _command(self, command: str) -> None:
         try:
             self._control.sendall(json.dumps({"execute": command}).encode() + b"\n")
         except OSError:  # as above
@@ -273,12 +271,12 @@ class _Guest:
 
     def _reason(self) -> str:
         """Return QEMU's reason for the end of the machine, or ""."""
-        self._process.wait(PATIENCE)
-        self._control.settimeout(PATIENCE)
+        self._process.wait(END_SECONDS)
+        self._control.settimeout(END_SECONDS)
         with contextlib.suppress(ConnectionResetError):
-            while data := self._control.recv(READ):
-                self._said += data
-        for line in self._said.splitlines():
+            while data := self._control.recv(CHUNK_BYTES):
+                self._replies += data
+        for line in self._replies.splitlines():
             event = json.loads(line)
             if event.get("event") == "SHUTDOWN":
                 return str(event.get("data", {}).get("reason", ""))

@@ -22,6 +22,7 @@ from scw_signal.terminal import printable
 
 from .commands import GIGABYTE, MEMORY, QEMU, QEMU_IMG, Firmware, drive_file
 from .console import LONGEST_LINE, STOPPED, drawn, failure
+from .disk import SECTOR
 from .errors import BuildError
 
 if TYPE_CHECKING:
@@ -37,11 +38,10 @@ LARGER = (5 * GIGABYTE, 7 * GIGABYTE)
 SHOWN = 12  # lines of the console to show after a failure
 # Bytes of a disk that may stay unused: rounding, and the backup of the GPT.
 SPARE = 16 * 1024 * 1024
-SECTOR = 512
 NUDGE = 10.0  # seconds of silence until another login prompt is requested
 
 # What ends a boot; a disk that does not match fstab(5) leads to single-user mode.
-FAILURES = [
+BOOT_FAILURES = [
     *STOPPED,
     (re.compile(r"(Enter pathname of shell)"), "it came up in single-user"),
 ]
@@ -199,7 +199,7 @@ class Boot:
         self._console.extend(
             printable(line.decode("ascii", "replace")) for line in whole if line.strip()
         )
-        why = failure(text, FAILURES)
+        why = failure(text, BOOT_FAILURES)
         if why and self.part is not Part.OFF:
             raise self._error(why)
         for found in _PROMPT.finditer(text):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from scw_signal.terminal import printable
 
+from .destination import Volume
 from .errors import BuildError
-from .leaving import Volume
 
-SECTOR = 512  # the unit of sysfs for every device
-START = 1 << 20  # bytes in which partition tables and superblocks are
+SYSFS_SECTOR = 512  # the unit of sysfs for every device
+HEAD_BYTES = 1 << 20  # bytes in which partition tables and superblocks are
 
 
 def look(path: Path, sys: Path = Path("/sys"), proc: Path = Path("/proc")) -> Volume:
@@ -33,7 +33,7 @@ def look(path: Path, sys: Path = Path("/sys"), proc: Path = Path("/proc")) -> Vo
         used = ["something holds it, perhaps another mount namespace"]
     return Volume(
         path=path,
-        size=int(_text(place / "size") or 0) * SECTOR,
+        size=int(_text(place / "size") or 0) * SYSFS_SECTOR,
         serial=serial,
         used=used,
         partitions=len(parts),
@@ -62,7 +62,7 @@ def _start(path: Path) -> bytes | None:
             return None
         raise
     with os.fdopen(descriptor, "rb") as file:
-        return file.read(START)
+        return file.read(HEAD_BYTES)
 
 
 def _text(path: Path) -> str:
