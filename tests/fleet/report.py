@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
     Point = tuple[float, float]
 
-LONE_SECONDS = (
-    2.0  # the goal for a lone guest: later than the time away by at most this
-)
+# The goal for a lone guest: it is later than the time away by at most this.
+LONE_SECONDS = 2.0
 SHOWN = (0, 1, 3, 10, 30, 60)  # seconds for which the service was away
 
 # Easy to tell apart on white and on black; the first is ours.
@@ -171,7 +170,7 @@ ZONE = Panel(
 LONE = Panel(
     390,
     Axis("time for which the service answers 503, s", LONGEST, 10),
-    Axis("a guest alone: how late after that, in nine of ten boots, s", 70, 10),
+    Axis("a lone guest: how late after that, in nine of ten boots, s", 70, 10),
 )
 
 
