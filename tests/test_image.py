@@ -21,11 +21,12 @@ import sys
 import tarfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from imagebuild import answers, cli, commands, console, machine, medium
+from imagebuild import process as processes
 from imagebuild.console import Console, Stage, Step, Typed
 from imagebuild.errors import BuildError
 from installed import PATIENCE
@@ -781,6 +782,28 @@ def test_ctrl_c_leaves_nothing_at_any_stage(bench: Bench) -> None:
         assert bench.left() == before
         stages += 1
     assert stages > 10
+
+
+@pytest.mark.parametrize("number", processes.ENDING)
+def test_a_signal_while_a_program_starts_does_not_leave_it_running(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    born: list[subprocess.Popen[str]] = []
+
+    class Interrupted(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *words: Any, **options: Any) -> None:
+            super().__init__(*words, **options)
+            born.append(self)
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with (
+        cli.ended_by_signals(),
+        pytest.raises(KeyboardInterrupt) as ended,
+    ):
+        processes.run(["sleep", "1000"])
+    assert ended.value.args == (number,)
+    assert born[0].returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("kilobytes", [4, 24, 64, 200])

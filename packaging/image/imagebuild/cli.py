@@ -20,6 +20,7 @@ from scw_signal.terminal import printable
 
 from . import answers, commands, destination, machine, medium, runner, volume
 from .errors import BuildError
+from .process import ENDING, signals_held
 from .report import Report
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ FOR_TRIAL = {runner.SCAN: "openssh-client"}
 # Bytes that must be free for all sets, installed and once more compressed. A guess.
 SPACE = 4 * commands.GIGABYTE
 NOTHING_LEFT = "nothing left behind"
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LONGEST_FILE = 65536  # bytes of a key or of a layout
 DESCRIPTION = """\
 Install OpenBSD from installXX.img, unattended, in QEMU, onto a GPT disk that boots
@@ -429,6 +429,19 @@ def workshop(build: commands.Build) -> Iterator[None]:
             f"too little space in {printable(str(directory.parent))}:"
             f" {SPACE // commands.GIGABYTE} GB are needed"
         )
+    made = False
+    try:
+        with signals_held():
+            make(directory)
+            made = True
+        yield
+    finally:
+        if made:
+            shutil.rmtree(directory)
+
+
+def make(directory: Path) -> None:
+    """Make the directory of a build; raises BuildError if it exists."""
     try:
         directory.mkdir()
     except FileExistsError:
@@ -436,10 +449,6 @@ def workshop(build: commands.Build) -> Iterator[None]:
             f"{printable(str(directory))} exists: another build is running, or was"
             " killed; in that case remove it"
         ) from None
-    try:
-        yield
-    finally:
-        shutil.rmtree(directory)
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from .commands import (
 from .console import Console, Stage, Typed
 from .errors import BuildError
 from .medium import verify
+from .process import run, started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -143,24 +144,18 @@ def converse(
     The machine has always ended afterwards.
     """
     with tempfile.TemporaryFile() as complaints:
-        try:
-            process = subprocess.Popen(  # noqa: S603 # no shell
-                words,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=complaints,
-                start_new_session=True,  # only we get Ctrl-C, and end it properly
-            )
-        except OSError as error:
-            raise BuildError(f"cannot run {words[0]}: {error.strerror}") from error
-        with process:
+        with started(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            start_new_session=True,  # only we get Ctrl-C, and end it properly
+        ) as process:
             try:
                 _talk(process, Console(steps, time.monotonic()), show, record)
                 status = process.wait(END_SECONDS)
             except BuildError as error:
                 raise with_complaint(error, complaints) from None
-            finally:
-                process.kill()
         if status:
             failure = BuildError(f"{words[0]} ended with status {status}")
             raise with_complaint(failure, complaints)
@@ -212,24 +207,3 @@ def with_complaint(error: BuildError, complaints: IO[bytes]) -> BuildError:
     # After "KVM internal error" it prints all registers.
     what = next((line for line in said if "internal error" in line), said[-1])
     return BuildError(f"{error}; {printable(what)}") if what else error
-
-
-def run(words: Sequence[str]) -> str:
-    """Run a command to its end; return its output; raises BuildError."""
-    try:
-        process = subprocess.Popen(  # noqa: S603 # no shell
-            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-    except OSError as error:
-        raise BuildError(f"cannot run {words[0]}: {error.strerror}") from error
-    with process:
-        try:
-            output, complaints = process.communicate()
-        finally:
-            # After Ctrl-C, subprocess.run would leave it dying, and still writing.
-            process.kill()
-            process.wait()
-    if process.returncode:
-        said = complaints.strip().rpartition("\n")[2] or f"status {process.returncode}"
-        raise BuildError(printable(said))
-    return output

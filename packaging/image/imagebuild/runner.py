@@ -23,7 +23,8 @@ from scw_signal.emulator import DOCUMENT, Emulator
 from . import disk, trial
 from .commands import QEMU_IMG, Firmware
 from .errors import BuildError
-from .machine import CHUNK_BYTES, END_SECONDS, run, with_complaint
+from .machine import CHUNK_BYTES, END_SECONDS, with_complaint
+from .process import run, signals_held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -100,7 +101,7 @@ def _all_at_once(
     """Boot each server twice; if one fails, end the others."""
     going, end = socket.socketpair()
 
-    with going, end, _signals_held(end):  # noqa: SIM117 # one after the other
+    with going, end, _interruptible(end):  # noqa: SIM117 # one after the other
         with concurrent.futures.ThreadPoolExecutor(len(servers)) as pool:
             lives = [
                 pool.submit(_live, plan, server, number, show, going)
@@ -119,29 +120,19 @@ def _all_at_once(
 
 
 @contextlib.contextmanager
-def _signals_held(end: socket.socket) -> Iterator[None]:
-    """Make a signal write to `end`, and raise KeyboardInterrupt when all have ended.
+def _interruptible(end: socket.socket) -> Iterator[None]:
+    """Make a signal write to `end`; raises KeyboardInterrupt when all have ended.
 
-    An exception while a thread starts would leave that thread behind. And the main
-    thread waits for a lock: a signal just before it goes to sleep does not wake it.
+    The main thread waits for a lock: a signal just before it goes to sleep does not
+    wake it.
     """
-    caught: list[int] = []
-
-    def note(number: int, _: object) -> None:
-        caught.append(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, note) for number in numbers]
-    end.settimeout(0)
-    signal.set_wakeup_fd(end.fileno())
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(-1)
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-    if caught:
-        raise KeyboardInterrupt(caught[0])
+    with signals_held():
+        end.settimeout(0)
+        signal.set_wakeup_fd(end.fileno())
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(-1)
 
 
 def _live(
