@@ -22,9 +22,14 @@ STALE = ("scw_signal/stale.py", "packaging/bin/scw-stale", "packaging/man/scw-st
 
 def _install(lab: Lab, tree: Path) -> None:
     lab.note(f"install from {tree}")
-    run(
-        ["sh", f"{tree}/packaging/openbsd/install"], seconds=INSTALL_SECONDS, check=True
-    )
+    script = f"{tree}/packaging/openbsd/install"
+    done = run(["sh", script], seconds=INSTALL_SECONDS, check=True)
+    expect(not done.err, f"it complained: {done.err}")
+
+
+def indexed() -> bool:
+    """Tell whether the index of the manuals has ours."""
+    return run(["apropos", "Nm=scw-signald"]).status == 0
 
 
 def _version(lab: Lab) -> str:
@@ -49,6 +54,7 @@ def installed(lab: Lab) -> None:
     for path in (*(f"/usr/local/bin/{command}" for command in COMMANDS), RC_SCRIPT):
         expect(path in laid, f"there is no {path}")
     expect(run(["id", USER]).status == 0, f"there is no user {USER}")
+    expect(indexed(), "apropos(1) does not find the manual")
 
 
 @claim("install, once more, changes nothing", only=OPENBSD)

@@ -10,6 +10,7 @@ from ..claim import OPENBSD, claim, expect
 from ..openbsd import OURS
 from ..process import run
 from ..system import USER
+from .installing import indexed
 
 if TYPE_CHECKING:
     from ..lab import Lab
@@ -25,10 +26,12 @@ def uninstalled(lab: Lab) -> None:
     lab.openbsd.configure("--no-dns")
     lab.openbsd.rcctl("start", "scw_signal")
     script = f"{lab.openbsd.tree}/packaging/openbsd/uninstall"
-    run(["sh", script], seconds=SECONDS, check=True)
+    done = run(["sh", script], seconds=SECONDS, check=True)
+    expect(not done.err, f"it complained: {done.err}")
     left = [path for path in OURS if os.path.lexists(path)]
     left += [str(path) for path in Path("/usr/local/man").glob("man*/scw-*")]
     expect(not left, f"it left {', '.join(left)}")
+    expect(not indexed(), "apropos(1) still finds the manual")
     expect(run(["id", USER]).status != 0, f"it left the user {USER}")
     on = run(["rcctl", "ls", "on"], seconds=SECONDS).out.split()
     expect("scw_signal" not in on, "it left the service enabled")
