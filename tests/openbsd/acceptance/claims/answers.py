@@ -36,7 +36,7 @@ for name, says, check in (
     ("unavailable", "503 is a failed try", _tried_again("state/503:1", "503")),
     (
         "too_many",
-        "429 is a failed try, and its Retry-After comes on top of the pause",
+        "429 is a failed try, and its Retry-After is added to the pause",
         _tried_again("state/429-after=1:1", "429", 1 + FIRST_DELAY),
     ),
     (
@@ -58,7 +58,7 @@ for name, says, check in (
     add_claim(name, says, check)
 
 
-@claim("an empty acknowledgement is held against /conf, which confirms it")
+@claim("after an empty acknowledgement, /conf confirms the signal")
 def empty_ack(lab: Lab) -> None:
     service = lab.faulty("state/empty-ack:1")
     lab.system.connect(4)
@@ -77,7 +77,7 @@ def refused(lab: Lab) -> None:
     agent.signalled()
 
 
-@claim("a service that is silent is left when the time is up, with status 1")
+@claim("a silent service is given up when the time is up, with status 1")
 def silence(lab: Lab) -> None:
     service = lab.faulty("state/hang")
     lab.system.connect(4)

@@ -64,7 +64,7 @@ def metadata_live(lab: Lab) -> None:
     expect(service.lines("GET /conf"), "the service was not asked")
 
 
-@claim("the same with --cached, from what the agent left behind, without a network")
+@claim("the same with --cached, from what the agent stored, without a network")
 def metadata_cached(lab: Lab) -> None:
     _stored(lab)
     _metadata(lab, "--cached")

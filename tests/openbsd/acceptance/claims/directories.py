@@ -57,7 +57,7 @@ def planted_link(lab: Lab) -> None:
         shutil.rmtree(victim)
 
 
-@claim("a file in place of the run directory stays as it is")
+@claim("a file in place of the run directory is not changed")
 def planted_file(lab: Lab) -> None:
     _ready(lab)
     lab.run_directory.write_text("somebody's\n")

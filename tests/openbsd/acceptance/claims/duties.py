@@ -69,7 +69,7 @@ def run_user_data(lab: Lab) -> None:
     expect(not ran.exists(), "the script ran again")
 
 
-@claim("a script that cannot be started is not noted, and a better one runs")
+@claim("a script that cannot be started is not recorded, and a corrected one runs")
 def run_user_data_that_fails(lab: Lab) -> None:
     agent = _duties(lab, b"#!/nonexistent/sh\n", "--run-user-data")
     agent.line("user-data: not run: its interpreter /nonexistent/sh does not exist")
@@ -98,7 +98,7 @@ def background_job(lab: Lab) -> None:
     agent.line("^late$")
 
 
-@claim("to a user both are left out, with a line that says so, and the signal goes out")
+@claim("as a user it leaves out both, says so, and sends the signal")
 def duties_user(lab: Lab) -> None:
     lab.emulator()
     lab.system.connect(4)

@@ -45,7 +45,7 @@ def _laid() -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in files if path.is_file()}
 
 
-@claim("install lays commands, service, manuals and the user", only=OPENBSD)
+@claim("install makes commands, service, manuals and the user", only=OPENBSD)
 def installed(lab: Lab) -> None:
     source = (lab.openbsd.tree / "scw_signal/__init__.py").read_text()
     match = re.search('__version__ = "(.*)"', source)

@@ -157,7 +157,7 @@ def service_brackets(lab: Lab) -> None:
     _signalled(lab)
 
 
-@claim("flags with quotes: they are found by check, and ended by stop", only=OPENBSD)
+@claim("flags with quotes: check finds the agent, and stop ends it", only=OPENBSD)
 def service_quotes(lab: Lab) -> str:
     agent = _started(lab, "--dns-name", "'a b'")
     _is(lab.openbsd, running=True)

@@ -39,7 +39,7 @@ def route_late(lab: Lab) -> str:
     return figure
 
 
-@claim("root becomes _scwsignal, and what it leaves behind is that user's")
+@claim("root becomes _scwsignal, and its files are that user's")
 def root_becomes_user(lab: Lab) -> None:
     agent = lab.agent("--no-dns")
     agent.line(f"going on as {USER}")
@@ -59,7 +59,7 @@ def route_late_user(lab: Lab) -> str:
     return figure
 
 
-@claim("changes of the network that bring no route do not end the wait for one")
+@claim("changes of the network without a route do not end the wait for one")
 def unrelated_events(lab: Lab) -> None:
     service = lab.emulator()
     agent = lab.agent("--no-dns")
@@ -99,7 +99,7 @@ def ipv6_only(lab: Lab) -> str:
     return _acknowledged_after_route(lab, lab.agent("--no-dns"), 6)
 
 
-@claim("where IPv4 ends in a black hole, the signal goes out by IPv6")
+@claim("if IPv4 ends in a black hole, the signal goes out by IPv6")
 def black_hole(lab: Lab) -> None:
     service = lab.emulator(at=SERVICE[6])
     lab.system.black_hole()
@@ -108,7 +108,7 @@ def black_hole(lab: Lab) -> None:
     expect(len(service.signals()) == 1, "it came more than once")
 
 
-@claim("without a resolv.conf(5) it waits, and goes on as soon as there is one")
+@claim("without a resolv.conf(5) it waits, and continues as soon as there is one")
 def resolv_conf_late(lab: Lab) -> str:
     service = lab.emulator()
     lab.name_server("answers")
@@ -127,7 +127,7 @@ def resolv_conf_late(lab: Lab) -> str:
     return milliseconds(late)
 
 
-@claim("a name server that answers holds nothing up")
+@claim("a name server that answers does not delay the signal")
 def name_server_answers(lab: Lab) -> None:
     lab.emulator()
     dns = lab.name_server("answers")
@@ -149,14 +149,14 @@ def _held_up_to_the_bound(lab: Lab) -> None:
     expect(2 - 0.2 < waited < 2 + PROMPT, f"it waited {waited:.3f} s")
 
 
-@claim("a dead name server holds the signal up to --dns-timeout, and no longer")
+@claim("a dead name server delays the signal by --dns-timeout, and no longer")
 def name_server_dead(lab: Lab) -> None:
     dns = lab.name_server("silent")
     _held_up_to_the_bound(lab)
     expect(dns.lines("question"), "it was not asked")
 
 
-@claim("a name server that refuses holds the signal up to --dns-timeout, and no longer")
+@claim("a name server that refuses delays the signal by --dns-timeout, and no longer")
 def name_server_refuses(lab: Lab) -> None:
     dns = lab.name_server("refuses")
     _held_up_to_the_bound(lab)
