@@ -521,6 +521,23 @@ def test_python_in_the_set_is_added_before_the_boot_goes_on(
     assert system.asks() == [f"pkg_add -I {place}", *ENABLED, STARTED]
 
 
+def test_after_a_power_failure_with_python_in_the_set_the_next_boot_installs(
+    system: System,
+) -> None:
+    (system.share / "packages").mkdir()
+    (system.share / "packages/python-3.13.1.tgz").touch()
+    install = system.share / "release/packaging/openbsd/install"
+    system.stub(install, "install", "kill -KILL $PPID")
+    system.site("install.site")
+    with pytest.raises(subprocess.CalledProcessError):
+        system.boot()
+    assert STARTED not in system.asks()
+    system.stub(install, "install", ":")
+    system.boot()
+    assert system.asks() == [*ENABLED, STARTED]
+    assert system.boot() == ""
+
+
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_failed_installation_is_tried_again(system: System, times: int) -> None:
     failing(system, system.share / "release/packaging/openbsd/install", times)
