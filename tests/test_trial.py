@@ -122,6 +122,7 @@ def test_a_good_image_passes_and_stays_unchanged(
         ("no-loader", "boot: the firmware found nothing to boot"),
         ("single-user", "boot: it came up in single-user"),
         ("dead", "boot: the machine ended; a harmless remark of QEMU"),
+        ("kvm", "the machine ended; KVM internal error. Suberror: 1; try --accel tcg"),
         ("guest-reset", "boot: the server rebooted by itself"),
         ("guest-shutdown", "boot: the server powered itself off"),
         ("wrong-name", r"login prompt: the host name is old, not try\d-"),

@@ -144,6 +144,10 @@ def main() -> None:
     if FAULT == "panic":
         say("panic: uvm_fault(0xffffffff82a3, 0x0, 0, 1) -> e\nddb{0}> ")
         hang()
+    if FAULT == "kvm":
+        print("KVM internal error. Suberror: 1", file=sys.stderr, flush=True)
+        CONTROL.sendall(b'{"event": "RESUME"}\n{"event": "STOP"}\n')
+        hang()
     if FAULT == "single-user":
         say("Enter pathname of shell or RETURN for sh: ")
         hang()

@@ -206,4 +206,6 @@ def with_complaint(error: BuildError, complaints: IO[bytes]) -> BuildError:
     said = complaints.read().decode(errors="replace").strip().split("\n")
     # After "KVM internal error" it prints all registers.
     what = next((line for line in said if "internal error" in line), said[-1])
+    if "KVM" in what:
+        what += "; try --accel tcg"
     return BuildError(f"{error}; {printable(what)}") if what else error

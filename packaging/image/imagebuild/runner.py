@@ -166,6 +166,7 @@ class _Guest:
         self._bell, self._ring = socket.socketpair()
         self._control, theirs = socket.socketpair()
         self._replies = b""  # what QEMU sent on its control socket
+        self._answers = True  # whether that is still open
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - see __exit__
         service_port = int(self._service.url.rpartition(":")[2])
         self._ssh = free_port()
@@ -226,10 +227,13 @@ class _Guest:
         if self.boot.part is trial.Part.KEYS:
             wait = min(wait, BETWEEN_SCANS)
         sources: list[socket.socket | IO[bytes]] = [going, output, self._bell]
+        sources += [self._control] if self._answers else []
         ready = select.select(sources, [], [], wait)[0]
         now = time.monotonic()
         if going in ready:
             raise _AbortedError
+        if self._control in ready:
+            self._listen()
         if self._bell in ready:
             self._bell.recv(CHUNK_BYTES)
             self._type(self.boot.signalled(now))
@@ -259,6 +263,16 @@ class _Guest:
             self._control.sendall(json.dumps({"execute": command}).encode() + b"\n")
         except OSError:  # as above
             return
+
+    def _listen(self) -> None:
+        """Read what QEMU sends; end a machine that it stopped because KVM failed."""
+        data = b""
+        with contextlib.suppress(ConnectionResetError):
+            data = self._control.recv(CHUNK_BYTES)
+        self._answers = bool(data)
+        self._replies += data
+        if b'"STOP"' in self._replies:
+            self._process.kill()
 
     def _reason(self) -> str:
         """Return QEMU's reason for the end of the machine, or ""."""
