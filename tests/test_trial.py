@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import pytest
 from guest import build as guest
+from guest import disk as disks
 
 from imagebuild import commands, destination, disk, runner, trial
 from imagebuild.destination import Volume
@@ -146,6 +147,26 @@ def test_a_fault_of_a_server_is_one_line_and_leaves_no_machine(
     assert "\n" not in str(error.value)
     assert list((bench.directory / "tmp").iterdir()) == []
     assert bench.machines() == []
+
+
+def test_a_home_that_the_image_has_already_need_not_grow(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sectors = 2**30 // disks.SECTOR
+    end = sectors - disks.LAST_SECTORS - 1
+    parts = {"k": (disks.HOME, end - disks.HOME, disks.FFS)}
+    for offset, data in (
+        (0, disks.gpt(sectors, end)),
+        ((disks.START + 1) * disks.SECTOR, disks.label(bytes(8), sectors, end, parts)),
+        (disks.HOME * disks.SECTOR + 65536, disks.superblock("/home")),
+    ):
+        file = tmp_path / "data"
+        file.write_bytes(
+            data.ljust(-(-len(data) // disks.SECTOR) * disks.SECTOR, b"\0")
+        )
+        words = f"write -s {file} {offset} {file.stat().st_size}"
+        subprocess.run(["qemu-io", "-c", words, bench.image], check=True)
+    assert len(bench.go(monkeypatch, "small-home")) == 2
 
 
 def test_the_host_name_may_be_set_after_the_login_prompt(

@@ -46,7 +46,8 @@ class Trial(NamedTuple):
     image: Path
     firmware: Firmware
     accelerators: Sequence[str]
-    home: bool = True  # whether /home must have the rest of the disk
+    # Whether /home must have the rest of the disk, unless the image has /home already.
+    home: bool = True
     limits: trial.Limits = trial.Limits()
     larger: Sequence[int] = trial.LARGER
 
@@ -67,11 +68,12 @@ def carry_out(plan: Trial, show: Show) -> list[str]:
             trial.Server(f"try{number}-{os.urandom(3).hex()}", Path(name), size + more)
             for number, more in enumerate(plan.larger, 1)
         ]
+        grows = plan.home and not _has_home(_reader(plan.image, Path(name, "piece")))
         seen = _all_at_once(plan, servers, show)
     faults = [
         fault
         for server, boots in zip(servers, seen, strict=True)
-        for fault in trial.faults_of_one(server, *boots, home=plan.home)
+        for fault in trial.faults_of_one(server, *boots, home=grows)
     ]
     if len(seen) > 1:
         faults += trial.faults_of_two(seen[0][0], seen[1][0])
@@ -151,7 +153,8 @@ def _live(
         with _Guest(plan, server, number) as guest:
             keys = guest.go(going, lambda part: show(f"{server.name}: {part}"))
         boot = guest.boot
-        layout = disk.layout(_reader(server))
+        piece = server.directory / f"{server.name}.piece"
+        layout = disk.layout(_reader(server.disk, piece))
         seen.append(trial.Seen(boot.seconds, boot.hostname, keys, layout))
     return seen[0], seen[1]
 
@@ -324,14 +327,21 @@ def _host_keys(port: int) -> frozenset[str]:
     return frozenset(found)
 
 
-def _reader(server: trial.Server) -> Callable[[int, int], bytes]:
-    """Return a function that reads pieces of a server's disk while it is off."""
-    piece = server.directory / f"{server.name}.piece"
+def _has_home(read: Callable[[int, int], bytes]) -> bool:
+    """Tell whether an image has /home already, such as one of a sealed server."""
+    try:
+        return disk.layout(read).mounted_on("/home") is not None
+    except BuildError:
+        return False
+
+
+def _reader(image: Path, piece: Path) -> Callable[[int, int], bytes]:
+    """Return a function that reads an image by way of a file, `piece`."""
 
     def read(offset: int, size: int) -> bytes:
         first, last = offset // disk.SECTOR, -(-(offset + size) // disk.SECTOR)
         words = [QEMU_IMG, "dd", "-f", "qcow2", "-O", "raw", f"bs={disk.SECTOR}"]
-        words += [f"if={server.disk}", f"of={piece}"]
+        words += [f"if={image}", f"of={piece}"]
         # qemu-img counts `count` from the start of the disk.
         run([*words, f"skip={first}", f"count={last}"])
         data = piece.read_bytes()
