@@ -161,9 +161,8 @@ def test_a_home_that_the_image_has_already_need_not_grow(
         (disks.HOME * disks.SECTOR + 65536, disks.superblock("/home")),
     ):
         file = tmp_path / "data"
-        file.write_bytes(
-            data.ljust(-(-len(data) // disks.SECTOR) * disks.SECTOR, b"\0")
-        )
+        sector_end = -(-len(data) // disks.SECTOR) * disks.SECTOR
+        file.write_bytes(data.ljust(sector_end, b"\0"))
         words = f"write -s {file} {offset} {file.stat().st_size}"
         subprocess.run(["qemu-io", "-c", words, bench.image], check=True)
     assert len(bench.go(monkeypatch, "small-home")) == 2

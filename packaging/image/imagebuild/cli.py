@@ -20,7 +20,7 @@ from scw_signal.terminal import printable
 
 from . import answers, commands, destination, machine, medium, runner, volume
 from .errors import BuildError
-from .process import ENDING, signals_held
+from .process import ENDING, signals_handled, signals_held
 from .report import Report
 
 if TYPE_CHECKING:
@@ -458,12 +458,8 @@ def ended_by_signals() -> Iterator[None]:
     def interrupt(number: int, _: object) -> None:
         raise KeyboardInterrupt(number)
 
-    before = [signal.signal(number, interrupt) for number in ENDING]
-    try:
+    with signals_handled(interrupt):
         yield
-    finally:
-        for number, handler in zip(ENDING, before, strict=True):
-            signal.signal(number, handler)
 
 
 def ignore_signals() -> None:

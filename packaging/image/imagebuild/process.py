@@ -13,10 +13,21 @@ from scw_signal.terminal import printable
 from .errors import BuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 # The signals that end a build.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def signals_handled(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """Call `handler` when a signal comes that ends a build."""
+    before = [signal.signal(number, handler) for number in ENDING]
+    try:
+        yield
+    finally:
+        for number, former in zip(ENDING, before, strict=True):
+            signal.signal(number, former)
 
 
 @contextmanager
@@ -35,12 +46,8 @@ def signals_held() -> Iterator[None]:
     def hold(number: int, _: object) -> None:
         held.append(number)
 
-    before = [signal.signal(number, hold) for number in ENDING]
-    try:
+    with signals_handled(hold):
         yield
-    finally:
-        for number, handler in zip(ENDING, before, strict=True):
-            signal.signal(number, handler)
     if held:
         raise KeyboardInterrupt(held[0])
 
